@@ -1,0 +1,46 @@
+"""Generative autoencoders, written to be read: the package under *Games in Latent Space*.
+
+Every model is a game (`tutor.game`): it names its players and yields their turns, and
+`tutor.fit` plays it.  Importing ``tutor`` loads torch and nothing heavier; submodules load
+when they are first touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tutor.game import Model, Turn
+
+if TYPE_CHECKING:
+    from tutor.checking import check
+    from tutor.training import History, budget, fit
+
+__version__ = "0.1.0"
+
+_SUBMODULES = {
+    "checking", "data", "divergences", "game", "likelihoods", "metrics", "models", "nets",
+    "plots", "posteriors", "pretrained", "priors", "training", "widgets",
+}  # fmt: skip
+_LAZY = {
+    "fit": "tutor.training",
+    "History": "tutor.training",
+    "budget": "tutor.training",
+    "check": "tutor.checking",
+}
+
+__all__ = ["History", "Model", "Turn", "__version__", "budget", "check", "fit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"tutor.{name}")
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'tutor' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | _SUBMODULES | set(_LAZY))

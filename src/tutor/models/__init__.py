@@ -1,0 +1,6 @@
+"""The models of the book, one file each; a file reads as its paper's algorithm."""
+
+from tutor.models.beta_vae import BetaVAE
+from tutor.models.vae import VAE
+
+__all__ = ["VAE", "BetaVAE"]

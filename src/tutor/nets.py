@@ -1,0 +1,67 @@
+"""Encoders and decoders as plain `nn.Sequential`\\ s.
+
+An encoder maps images ``(n, C, H, W)`` to the numbers that describe q(z|x); a decoder maps codes
+``(n, dim)`` to the numbers that describe p(x|z), shaped like the images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:
+    """Linear layers of the given sizes with an activation between them, none after the last.
+
+    Example:
+        >>> nn.Sequential(*mlp([784, 512, 4]))
+        Sequential(
+          (0): Linear(in_features=784, out_features=512, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=512, out_features=4, bias=True)
+        )
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return layers[:-1]
+
+
+def mlp_encoder(
+    image_shape: tuple[int, ...],
+    outputs: int,
+    hidden: Sequence[int] = (512, 256),
+    activation: type[nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Images ``(n, C, H, W)`` to ``(n, outputs)`` through fully connected layers.
+
+    With ``hidden=(500,)`` and ``activation=nn.Tanh`` it is the encoder of Kingma & Welling
+    (arXiv 1312.6114, appendix C) with its two heads side by side.
+
+    Example:
+        >>> import torch
+        >>> mlp_encoder((1, 28, 28), outputs=4)(torch.zeros(3, 1, 28, 28)).shape
+        torch.Size([3, 4])
+    """
+    return nn.Sequential(nn.Flatten(), *mlp([math.prod(image_shape), *hidden, outputs], activation))
+
+
+def mlp_decoder(
+    latent_dim: int,
+    image_shape: tuple[int, ...],
+    hidden: Sequence[int] = (256, 512),
+    activation: type[nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Codes ``(n, latent_dim)`` to ``(n, C, H, W)`` through fully connected layers.
+
+    Example:
+        >>> import torch
+        >>> mlp_decoder(2, (1, 28, 28))(torch.zeros(3, 2)).shape
+        torch.Size([3, 1, 28, 28])
+    """
+    return nn.Sequential(
+        *mlp([latent_dim, *hidden, math.prod(image_shape)], activation),
+        nn.Unflatten(1, tuple(image_shape)),
+    )
