@@ -79,8 +79,8 @@ lint: $(VENV)/.test ## style and spelling, notebooks included
 unit: $(VENV)/.test ## quick unit and equation tests
 	$(PYTEST) -x -q -m "not browser and not slow"
 
-equations: $(VENV)/.test ## only the tests that the book's equations point at
-	$(PYTEST) -q tests/equations
+equations: $(VENV)/.test ## test the book's equations and write what was measured for the appendix
+	$(PYTEST) -q tests/equations --write-equations
 
 doctest: $(VENV)/.test ## the examples in the docstrings
 	$(PYTEST) -x -q --doctest-modules src
