@@ -1,0 +1,128 @@
+"""Data sets in memory: ``load(name)`` gives a :class:`Dataset`, one tensor of images.
+
+================  ==================================================================================
+``digits``        1 797 real digits that come with scikit-learn, enlarged to 28x28; no download
+``mnist``         70 000 handwritten digits, 28x28; downloaded once, or found in ``TUTOR_DATA``
+``fashion_mnist`` 70 000 pieces of clothing, 28x28; likewise
+``four_points``   the four 2x2 images on which AVB shows what a posterior can do
+================  ==================================================================================
+
+Two environment variables matter. ``TUTOR_DATA`` names a folder of the reader's with ``mnist/`` and
+``fashion_mnist/`` in it, which is only read. ``TUTOR_CACHE`` moves the folder for downloads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tutor.data.dataset import Dataset
+from tutor.data.digits import digits
+from tutor.data.download import DamagedFileError, cache_folder
+from tutor.data.mnist import FASHION_MNIST, MNIST, idx_dataset
+from tutor.data.toys import four_points, ring, ring_centres, ring_log_prob
+
+__all__ = [
+    "DamagedFileError",
+    "Dataset",
+    "cache_folder",
+    "four_points",
+    "load",
+    "names",
+    "ring",
+    "ring_centres",
+    "ring_log_prob",
+]
+
+SPLITS = ("train", "test", "all")
+
+
+def _four_points(split: str, *, root: Path | None, download: bool) -> Dataset:
+    dataset = four_points()
+    dataset.split = split  # four points are the whole population: every split is all of them
+    return dataset
+
+
+_LOADERS: dict[str, Callable[..., Dataset]] = {
+    "digits": lambda split, *, root, download: digits(split),
+    "mnist": lambda split, **where: idx_dataset(MNIST, split, **where),
+    "fashion_mnist": lambda split, **where: idx_dataset(FASHION_MNIST, split, **where),
+    "four_points": _four_points,
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that :func:`load` knows.
+
+    Example:
+        >>> from tutor.data import names
+        >>> names()
+        ('digits', 'mnist', 'fashion_mnist', 'four_points')
+    """
+    return tuple(_LOADERS)
+
+
+def load(
+    name: str,
+    *,
+    split: str = "train",
+    fallback: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    download: bool = True,
+) -> Dataset:
+    """Load a data set by name.
+
+    Args:
+        name: one of :func:`names`.
+        split: ``"train"``, ``"test"``, or ``"all"`` for both together.
+        fallback: the data set to take instead when ``name`` is neither on this machine nor within
+            reach. One printed line says so, and the result's ``.name`` is what it really is, its
+            ``.requested`` what was asked for.
+        root: a folder with the files, or with a subfolder ``name`` that has them. It is looked at
+            first, then ``TUTOR_DATA``, then the cache, then the network.
+        download: whether to use the network.
+
+    Raises:
+        ValueError: an unknown name or split, a ``root`` that is no folder, or a damaged file in
+            ``root`` or ``TUTOR_DATA`` (a :class:`DamagedFileError`).
+        FileNotFoundError: the files are nowhere; the message says what was tried and how to go on.
+        OSError: the cache can't be written.
+
+    Example:
+        >>> from tutor.data import load
+        >>> ds = load("digits")
+        >>> ds
+        Dataset('digits', split='train', 1500 images of shape (1, 28, 28), labels 0..9)
+        >>> ds[:3].shape, ds.labels[:3]
+        (torch.Size([3, 1, 28, 28]), tensor([0, 1, 2]))
+    """
+    _check_name(name, "name")
+    if fallback is not None:
+        _check_name(fallback, "fallback")
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, not {split!r}")
+    folder = None if root is None else Path(root).expanduser()
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"root={str(root)!r} is not a folder")
+    try:
+        return _LOADERS[name](split, root=folder, download=download)
+    except OSError as error:
+        if fallback is None or fallback == name:
+            raise
+        dataset = load(fallback, split=split, root=root, download=download)
+        reason = str(error).splitlines()[0].rstrip(".")
+        print(f"tutor.data: {reason}. Using {fallback!r} instead ({len(dataset)} images).")
+        dataset.requested = name
+        return dataset
+
+
+def _check_name(name: str, what: str) -> None:
+    if name in _LOADERS:
+        return
+    message = f"{what}={name!r} is not a data set of tutor; there are {', '.join(_LOADERS)}"
+    normal = str(name).lower().replace("-", "_")
+    if near := difflib.get_close_matches(normal, _LOADERS, n=1):
+        message += f". Did you mean {near[0]!r}?"
+    raise ValueError(message)
