@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tutor.data.arrays import checked_images, checked_labels, is_whole
+
 Index = int | slice | Sequence[int] | np.ndarray | Tensor
 
 
 class Dataset:
-    """Images in one tensor, stored as ``uint8`` and handed out as ``float32`` grey values in [0, 1].
+    """Images in one tensor, stored as ``uint8``, handed out as ``float32`` grey values in [0, 1].
 
     A batch is a gather from that tensor, on whatever device it lives; there is no loader.
 
     Args:
         images: ``(N, C, H, W)`` or ``(N, H, W)``; ``uint8`` in 0..255, or floating point in [0, 1]
-            (then kept as ``float32``). A tensor or a NumPy array.
+            (then kept as ``float32``). A tensor or a NumPy array; not copied without need.
         labels: ``N`` whole numbers, or ``None``.
         name: what to call the data set, for instance on a plot.
         split: ``"train"``, ``"test"``, ``"all"`` or ``None``.
@@ -37,7 +39,8 @@ class Dataset:
 
     Raises:
         TypeError: images or labels of a type that has no agreed meaning as grey values or classes.
-        ValueError: wrong number of dimensions, no images, values outside [0, 1], lengths that differ.
+        ValueError: wrong number of dimensions, no images, values outside [0, 1], not one label
+            per image.
 
     Example:
         >>> import torch
@@ -58,8 +61,8 @@ class Dataset:
         split: str | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.images = _checked_images(images)
-        self.labels = None if labels is None else _checked_labels(labels, len(self.images))
+        self.images = checked_images(images)
+        self.labels = None if labels is None else checked_labels(labels, len(self.images))
         if self.labels is not None:
             self.labels = self.labels.to(self.images.device)
         self.name = name
@@ -114,8 +117,10 @@ class Dataset:
         """
         if not isinstance(index, Tensor) or index.dtype != torch.int64:
             given = index.dtype if isinstance(index, Tensor) else type(index).__name__
-            raise TypeError(f"take() needs a LongTensor of positions, not {given}; for slices, "
-                            "lists and masks write ds[...]")
+            raise TypeError(
+                f"take() needs a LongTensor of positions, not {given}; for slices, lists and masks "
+                "write ds[...]"
+            )
         if index.ndim != 1:
             raise ValueError(f"take() needs positions of shape (n,), not {tuple(index.shape)}")
         if index.device.type == "cpu":
@@ -241,12 +246,12 @@ class Dataset:
         """Any index but an integer, as a LongTensor of positions ``(n,)``."""
         n = len(self)
         if isinstance(index, slice):
-            return torch.arange(n)[index] if (index.step or 1) > 0 else torch.tensor(
-                list(range(*index.indices(n))), dtype=torch.int64
-            )
-        if isinstance(index, (list, tuple, range)) and len(index) == 0:
+            start, stop, step = index.indices(n)  # torch itself takes no negative step
+            return torch.tensor(range(start, stop, step), dtype=torch.int64)
+        if isinstance(index, (list, range)) and len(index) == 0:
             return torch.empty(0, dtype=torch.int64)
-        if not isinstance(index, (list, tuple, range, np.ndarray, Tensor)):
+        # A tuple is left out: ds[0, 1] would read as one position in two dimensions.
+        if not isinstance(index, (list, range, np.ndarray, Tensor)):
             raise TypeError(
                 f"a data set is indexed by an integer, a slice, whole numbers or a mask, "
                 f"not by {type(index).__name__}"
@@ -260,7 +265,7 @@ class Dataset:
                 )
             return positions.nonzero().squeeze(1)
         # torch reads a uint8 index as a mask, NumPy as positions: refuse rather than guess.
-        if positions.dtype == torch.uint8 or positions.is_floating_point() or positions.is_complex():
+        if positions.dtype == torch.uint8 or not is_whole(positions):
             raise TypeError(
                 f"an index of type {positions.dtype} is not a position; use .long() for positions "
                 "or .bool() for a mask"
@@ -283,7 +288,7 @@ def _bernoulli(grey: Tensor, generator: torch.Generator | None) -> Tensor:
     """Truth values, each true with probability its grey value, exactly.
 
     For stored bytes g this compares with a whole number u, uniform on 0..254: of those 255 values
-    exactly g lie below g, so P(u < g) = g / 255 with no rounding; black stays black and white white.
+    exactly g lie below g, so P(u < g) = g / 255 with no rounding. Black stays black, white white.
     """
     if grey.dtype == torch.uint8:
         u = torch.randint(
@@ -291,69 +296,3 @@ def _bernoulli(grey: Tensor, generator: torch.Generator | None) -> Tensor:
         )
         return u < grey
     return torch.rand(grey.shape, generator=generator, device=grey.device) < grey
-
-
-def _as_tensor(values: Any) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach()
-    array = np.asarray(values)
-    # torch cannot share memory with an array that is read-only or runs backwards.
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    return torch.from_numpy(array)
-
-
-def _checked_images(images: Any) -> Tensor:
-    if not isinstance(images, (Tensor, np.ndarray)):
-        raise TypeError(
-            f"images must be a tensor or a NumPy array, not {type(images).__name__}; stack a list "
-            "of images with torch.stack(...)"
-        )
-    images = _as_tensor(images)
-    if images.ndim == 3:
-        images = images.unsqueeze(1)  # (N, H, W) -> (N, 1, H, W)
-    if images.ndim != 4:
-        raise ValueError(
-            f"images must have shape (N, C, H, W) or (N, H, W), not {tuple(images.shape)}; "
-            "reshape flat pixels with images.reshape(-1, 1, height, width)"
-        )
-    if images.numel() == 0:
-        raise ValueError(f"there is no pixel in images of shape {tuple(images.shape)}")
-    if images.shape[1] > 4 and images.shape[3] <= 4:
-        raise ValueError(
-            f"images of shape {tuple(images.shape)} seem to have their channels last; the order "
-            "here is (N, C, H, W): use images.permute(0, 3, 1, 2)"
-        )
-    if images.dtype == torch.uint8:
-        if images.max() == 1:
-            raise ValueError(
-                "uint8 images must use the range 0..255, but their largest value is 1: they would "
-                "be read as almost black; pass images.float(), or images * 255"
-            )
-        return images
-    if not images.is_floating_point():
-        raise TypeError(
-            f"images of type {images.dtype} have no agreed range; pass uint8 in 0..255 "
-            "(images.to(torch.uint8)) or floating point in [0, 1] (images.float() / 255)"
-        )
-    low, high = images.min().item(), images.max().item()
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise ValueError(
-            f"floating-point images must lie in [0, 1], but these range from {low:.4g} to "
-            f"{high:.4g}; divide by 255 if they are 0..255, or map [-1, 1] with (x + 1) / 2"
-        )
-    return images.to(torch.float32)
-
-
-def _checked_labels(labels: Any, n: int) -> Tensor:
-    labels = _as_tensor(labels)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(
-            f"labels must be whole numbers, not {labels.dtype}; convert with labels.long()"
-        )
-    if labels.ndim != 1 or len(labels) != n:
-        raise ValueError(
-            f"labels must have shape ({n},), one per image, not {tuple(labels.shape)}; one-hot "
-            "labels become numbers with labels.argmax(1)"
-        )
-    return labels.to(torch.int64)

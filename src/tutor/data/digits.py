@@ -41,8 +41,8 @@ def digits(split: str) -> Dataset:
 def enlarge(levels: Tensor) -> Tensor:
     """Grey levels 0..16 ``(N, 8, 8)`` to bytes ``(N, 1, 28, 28)``, bilinearly.
 
-    All weights of 8 -> 28 are multiples of 1/14 in each direction. Whole-number arithmetic therefore
-    gives the exact result, the same bytes on every machine and with every version of torch.
+    All weights of 8 -> 28 are multiples of 1/14 in each direction. So whole-number arithmetic gives
+    the exact result: the same bytes on every machine and with every version of torch.
     """
     one_axis = F.interpolate(torch.eye(8)[None], size=28, mode="linear", align_corners=False)[0]
     weights = (one_axis.T * 14).round().long()  # (28, 8), rows sum to 14

@@ -1,7 +1,7 @@
 """Files from the network: looked for on this machine, fetched once, verified every time.
 
 A file gets its final name only after its bytes have been verified, by an atomic rename within one
-folder. A download that is interrupted or damaged therefore never leaves a file that a later run would
+folder. So a download that is interrupted or damaged never leaves a file that a later run would
 read, and two processes that download at once don't disturb each other.
 """
 
@@ -42,7 +42,7 @@ class DamagedFileError(ValueError):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``TUTOR_CACHE``, or else the usual place of the operating system."""
+    """Where downloads are kept: ``TUTOR_CACHE``, or the usual place of the operating system."""
     if chosen := os.environ.get("TUTOR_CACHE"):
         return Path(chosen).expanduser()
     import pooch
@@ -84,8 +84,8 @@ def fetch(
                 return verified(path.read_bytes(), file)
             except DamagedFileError as error:
                 raise DamagedFileError(
-                    f"{path} (found through {label}) is not the file that {dataset!r} needs: {error}. "
-                    "Replace or remove it; it was left untouched."
+                    f"{path} (found through {label}) is not the file that {dataset!r} needs: "
+                    f"{error}. Replace or remove it; it was left untouched."
                 ) from error
         tried.append(f"{label}: {path} does not exist")
 
@@ -164,15 +164,20 @@ def _download(url: str, file: RemoteFile, path: Path) -> bytes:
     except OSError as error:
         raise _cannot_write(path.parent, error) from error
     try:
-        with os.fdopen(handle, "w+b") as stream, tqdm(
-            desc=file.name, unit="B", unit_scale=True, leave=False
-        ) as bar:
+        with (
+            os.fdopen(handle, "w+b") as stream,
+            # pooch replaces the total; a bar that has none counts as false and would not be drawn.
+            tqdm(desc=file.name, total=1, unit="B", unit_scale=True, leave=False) as bar,
+            contextlib.ExitStack() as responses,
+        ):
             downloader = pooch.HTTPDownloader(
                 progressbar=bar,
                 chunk_size=1 << 16,
                 timeout=(CONNECT_SECONDS, STALL_SECONDS),
                 # Else a server may compress once more, or a client undo the compression.
                 headers={"Accept-Encoding": "identity"},
+                # pooch leaves the connection open when the download fails, so we close it.
+                hooks={"response": lambda response, **_: responses.callback(response.close)},
             )
             try:
                 downloader(url, stream, None)

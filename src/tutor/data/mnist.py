@@ -30,8 +30,8 @@ def _files(*files: RemoteFile) -> dict[str, RemoteFile]:
     return {file.name: file for file in files}
 
 
-# Mirrors compress differently, so these are the SHA-256 of the decompressed bytes. They were computed
-# from the files; several public projects that pin the decompressed bytes print the same values.
+# Mirrors compress differently, so these are the SHA-256 of the decompressed bytes. They were
+# computed from the files; several public projects that pin those bytes print the same values.
 MNIST = IdxSet(
     name="mnist",
     mirrors=(
@@ -56,9 +56,9 @@ MNIST = IdxSet(
     classes=tuple(str(digit) for digit in range(10)),
 )
 
-# We found no trustworthy source for hashes of the decompressed bytes of Fashion-MNIST. These are the
-# SHA-256 of the gzip files, as Keras pins them (keras/src/datasets/fashion_mnist.py). So a copy that
-# was compressed anew is refused here, although its images may be right.
+# We found no trustworthy source for hashes of the decompressed bytes of Fashion-MNIST. These are
+# the SHA-256 of the gzip files, as Keras pins them (keras/src/datasets/fashion_mnist.py). So a copy
+# that was compressed anew is refused here, although its images may be right.
 FASHION_MNIST = IdxSet(
     name="fashion_mnist",
     mirrors=(

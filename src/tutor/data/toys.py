@@ -72,9 +72,7 @@ def ring(
     return points, mode
 
 
-def ring_log_prob(
-    points: Tensor, modes: int = 8, radius: float = 2.0, std: float = 0.1
-) -> Tensor:
+def ring_log_prob(points: Tensor, modes: int = 8, radius: float = 2.0, std: float = 0.1) -> Tensor:
     """Exact log-density of :func:`ring`, in nats.
 
     log p(x) = log (1/K) sum_k N(x; c_k, std^2 I), with K ``modes`` and c_k their centres.
