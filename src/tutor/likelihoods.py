@@ -45,7 +45,7 @@ class BernoulliLikelihood(Independent):
         self.logits = logits
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-likelihood of x in nats, shape ``(batch,)``; also ``(..., batch)`` by broadcasting."""
+        """Log-likelihood of x in nats, shape ``(batch,)``; leading axes broadcast."""
         _same_event(x, self.event_shape)
         x, logits = torch.broadcast_tensors(x, self.logits)
         # From logits, not probabilities: log(sigmoid) under- and overflows in float32.
@@ -83,7 +83,7 @@ class GaussianLikelihood(Independent):
         super().__init__(Normal(mean, scale.expand_as(mean), validate_args=False), mean.dim() - 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of x in nats, shape ``(batch,)``; also ``(..., batch)`` by broadcasting."""
+        """Log-density of x in nats, shape ``(batch,)``; leading axes broadcast."""
         _same_event(x, self.event_shape)
         return super().log_prob(x)
 

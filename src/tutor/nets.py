@@ -6,6 +6,7 @@ An encoder maps images ``(n, C, H, W)`` to the numbers that describe q(z|x); a d
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> list[nn.
         )
     """
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return layers[:-1]
 
@@ -51,7 +52,7 @@ def mlp_encoder(
 def mlp_decoder(
     latent_dim: int,
     image_shape: tuple[int, ...],
-    hidden: Sequence[int] = (256, 512),
+    hidden: Sequence[int] = (256, 256),
     activation: type[nn.Module] = nn.ReLU,
 ) -> nn.Sequential:
     """Codes ``(n, latent_dim)`` to ``(n, C, H, W)`` through fully connected layers.

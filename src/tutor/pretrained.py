@@ -1,0 +1,100 @@
+"""Shipped weights: small models that took longer to train than a page should take.
+
+Each is two files in ``tutor/weights``: ``NAME.safetensors`` with the weights, and ``NAME.json``
+with what is needed to build the model and to make it again (script, data, steps, seed, version,
+machine) and what was measured on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+
+from tutor.checkpoints import write_atomically
+from tutor.game import Model
+
+_WEIGHTS = files("tutor") / "weights"
+
+
+def names() -> list[str]:
+    """The models that are shipped.
+
+    Example:
+        >>> "vae_mnist_2d" in names()
+        True
+    """
+    return sorted(f.name.removesuffix(".json") for f in _WEIGHTS.iterdir() if ".json" in f.name)
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """How a shipped model was made, and what was measured on it.
+
+    Example:
+        >>> provenance("vae_mnist_2d")["model"]
+        'VAE'
+    """
+    _known(name)
+    return json.loads((_WEIGHTS / f"{name}.json").read_text())
+
+
+def load(name: str) -> Model:
+    """A shipped model in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+
+    Example:
+        >>> load("vae_mnist_2d").latent_dim
+        2
+    """
+    import tutor.models
+
+    made = provenance(name)
+    model = getattr(tutor.models, made["model"])(**made["arguments"])
+    tensors = tensors_from_bytes((_WEIGHTS / f"{name}.safetensors").read_bytes())
+    model.load_state_dict({key: value.float() for key, value in tensors.items()})
+    return model.eval()
+
+
+def halve(model: Model) -> Model:
+    """Round the weights to float16, in place, so that a saved model is the one that was measured.
+
+    Example:
+        >>> from tutor.models import VAE
+        >>> weight = halve(VAE()).encoder[1].weight
+        >>> bool((weight == weight.half().float()).all())
+        True
+    """
+    model.load_state_dict({k: v.half().float() for k, v in model.state_dict().items()})
+    return model
+
+
+def save(model: Model, folder: Path, name: str, provenance: dict[str, Any]) -> None:
+    """Write the two files of a model whose weights `halve` has rounded.
+
+    Raises:
+        ValueError: if a weight would change by being written as float16.
+    """
+    tensors = {key: value.detach().cpu().half() for key, value in model.state_dict().items()}
+    for key, value in model.state_dict().items():
+        if not torch.equal(tensors[key].float(), value.cpu()):
+            raise ValueError(
+                f"{key} does not fit float16; call halve(model) before measuring and saving"
+            )
+    write_atomically(folder / f"{name}.safetensors", tensors_to_bytes(tensors))
+    text = json.dumps({"model": type(model).__name__, **provenance}, indent=1)
+    write_atomically(folder / f"{name}.json", (text + "\n").encode())
+
+
+def _known(name: str) -> None:
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no shipped model is called {name!r}{hint} Known: {', '.join(names())}")

@@ -1,0 +1,273 @@
+"""`fit`: gradients reach exactly the player whose turn it is, and bad input is answered clearly."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import tutor
+from tutor.game import Model, Turn
+from tutor.likelihoods import BernoulliLikelihood
+from tutor.training import BatchOrder, TrainingDiverged, resolve_device
+
+fit = partial(tutor.fit, device="cpu", progress=False)
+
+
+class Line(Model):
+    """The smallest game: one player learns the mean of the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+
+    @property
+    def players(self):
+        return {"line": [self.net]}
+
+    def step(self, x):
+        yield Turn("line", (self.net(torch.zeros_like(x)) - x).square().sum(1).mean())
+
+
+class Duel(Model):
+    """Two players pull one number each way through one shared expression."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        self.seen: list[tuple[float, float]] = []
+
+    @property
+    def players(self):
+        return {"left": [self.left], "right": [self.right]}
+
+    def step(self, x):
+        self.seen.append((self.left.weight.item(), self.right.weight.item()))
+        yield Turn("left", (self.left(x) * self.right(x)).sum(1).mean())
+        self.seen.append((self.left.weight.item(), self.right.weight.item()))
+        yield Turn("right", (self.left(x) * self.right(x)).sum(1).mean())
+        self.seen.append((self.left.weight.item(), self.right.weight.item()))
+
+
+def test_a_readers_model_needs_only_players_and_step():
+    model = Line()
+    history = fit(model, torch.full((64, 1), 3.0), steps=500, batch_size=8,
+                  optimizer=partial(torch.optim.SGD, lr=0.1))  # fmt: skip
+    # SGD on a quadratic contracts the error by 1 - 2 lr = 0.8 a step: 0.8^500 is below float32.
+    assert model.net.bias.item() == pytest.approx(3.0, abs=1e-5)
+    assert list(history.columns) == ["line/loss"]
+    assert history.index.tolist() == list(range(50, 501, 50))
+    assert isinstance(history, tutor.History)
+
+
+def test_a_plain_module_with_players_and_step_is_enough():
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(1, 1)
+            self.players = {"p": [self.net]}
+
+        def step(self, x):
+            yield Turn("p", self.net(x).square().sum(1).mean())
+
+    assert len(fit(Plain(), torch.ones(4, 1), steps=50, batch_size=4)) == 1
+
+
+def test_each_turn_moves_its_own_player_only_and_the_next_turn_sees_it():
+    model = Duel()
+    fit(model, torch.ones(4, 1), steps=1, batch_size=4, optimizer=partial(torch.optim.SGD, lr=0.5))
+    before, between, after = model.seen
+    # left: d/dl (l r) = r, so l' = l - r/2; then right sees l': r' = r - l'/2.
+    assert between[1] == before[1]
+    assert between[0] == pytest.approx(before[0] - 0.5 * before[1], abs=1e-6)
+    assert after[0] == between[0]
+    assert after[1] == pytest.approx(before[1] - 0.5 * between[0], abs=1e-6)
+
+
+def test_no_gradient_is_left_behind():
+    model = Duel()
+    fit(model, torch.ones(4, 1), steps=3, batch_size=4)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_optimisers_can_differ_by_player():
+    model = Duel()
+    frozen = model.right.weight.item()
+    rates = {"left": 0.1, "right": 0.0}
+    by_player = {name: partial(torch.optim.SGD, lr=rate) for name, rate in rates.items()}
+    fit(model, torch.ones(4, 1), steps=2, batch_size=4, optimizer=by_player)
+    assert model.right.weight.item() == frozen
+    with pytest.raises(ValueError, match=r"names \['left'\], the players are \['left', 'right'\]"):
+        fit(model, torch.ones(4, 1), steps=1, batch_size=4, optimizer={"left": torch.optim.Adam})
+
+
+def test_history_holds_the_means_of_windows():
+    class Count(Line):
+        ticks = 0
+
+        def step(self, x):
+            self.ticks += 1
+            yield Turn("line", self.net(x).sum() * 0 + self.ticks, tick=torch.tensor(self.ticks))
+
+    history = fit(Count(), torch.ones(2, 1), steps=120, batch_size=2)
+    assert history.index.tolist() == [50, 100, 120]
+    # means of 1..50, 51..100 and the short last window 101..120; whole numbers, so exact
+    assert history["line/tick"].tolist() == [25.5, 75.5, 110.5]
+    assert history["line/loss"].tolist() == [25.5, 75.5, 110.5]
+    assert history.attrs["steps"] == 120
+    assert history.attrs["device"] == "cpu"
+
+
+def test_every_example_is_seen_equally_often():
+    order = BatchOrder(examples=10, batch_size=4, seed=3)
+    seen = torch.cat([order(t) for t in range(25)])  # 100 places: ten whole copies
+    assert torch.equal(torch.bincount(seen), torch.full((10,), 10))
+    assert not torch.equal(seen[:10], seen[10:20]), "each copy is shuffled anew"
+    assert not torch.equal(seen, torch.cat([BatchOrder(10, 4, 4)(t) for t in range(25)]))
+
+
+def test_the_seed_decides_the_weights():
+    data = torch.rand(16, 1, 2, 2, generator=torch.Generator().manual_seed(7))
+
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = tutor.models.VAE(image_shape=(1, 2, 2))
+        fit(model, data, steps=5, batch_size=8, seed=seed)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_the_callers_random_stream_is_untouched():
+    model = tutor.models.VAE(image_shape=(1, 2, 2))
+    data = torch.rand(16, 1, 2, 2)
+    state = torch.get_rng_state()
+    fit(model, data, steps=3, batch_size=8)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_training_mode_is_put_back():
+    model = Line().eval()
+    fit(model, torch.ones(4, 1), steps=1, batch_size=4)
+    assert not model.training
+
+
+def test_a_nan_stops_before_it_reaches_the_weights():
+    class Breaks(Line):
+        ticks = 0
+
+        def step(self, x):
+            self.ticks += 1
+            factor = float("nan") if self.ticks == 7 else 1.0
+            loss = (self.net(x) - x).square().sum(1).mean()
+            yield Turn("line", loss * factor, good=loss)
+
+    model = Breaks()
+    with pytest.raises(TrainingDiverged, match=r"step 6, player 'line': loss not finite.*good ="):
+        fit(model, torch.ones(4, 1), steps=20, batch_size=4)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_nan_names_the_last_good_checkpoint(tmp_path):
+    class Breaks(Line):
+        ticks = 0
+
+        def step(self, x):
+            self.ticks += 1
+            bad = torch.tensor(float("inf") if self.ticks == 25 else 0.0)
+            yield Turn("line", self.net(x).square().sum(1).mean(), penalty=bad)
+
+    with pytest.raises(
+        TrainingDiverged, match=r"penalty not finite.*last good checkpoint is step 20"
+    ):
+        fit(Breaks(), torch.ones(4, 1), steps=50, batch_size=4,
+            checkpoint=tmp_path, checkpoint_every=10)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps is 0; expected at least 1"),
+        ({"steps": -5}, ValueError, "steps is -5"),
+        ({"steps": 2.5}, TypeError, "steps is 2.5; expected a whole number"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0"),
+        ({"batch_size": 9}, ValueError, "batch_size is 9, the data set has 8 examples"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every is 0"),
+        ({"dataset": torch.zeros(0, 1)}, ValueError, "at least one"),
+        ({"dataset": torch.zeros(8, 1, dtype=torch.uint8)}, TypeError, "expected floats"),
+        ({"dataset": [1, 2, 3]}, TypeError, "dataset is a list"),
+        ({"model": nn.Linear(1, 1)}, TypeError, "has no players"),
+    ],
+)
+def test_bad_input(change, error, message):
+    arguments = {"model": Line(), "dataset": torch.ones(8, 1), "steps": 1, "batch_size": 4}
+    arguments |= change
+    with pytest.raises(error, match=message):
+        fit(arguments.pop("model"), arguments.pop("dataset"), **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none():
+    with pytest.raises(RuntimeError, match="'cuda' was asked for, but this machine"):
+        fit(Line(), torch.ones(8, 1), steps=1, batch_size=4, device="cuda")
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    assert tutor.budget(cpu=3, gpu=5) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_cuda_trains_the_same_game():
+    model = Line()
+    tutor.fit(model, torch.full((64, 1), 3.0), steps=500, batch_size=8, device="cuda",
+              optimizer=partial(torch.optim.SGD, lr=0.1), progress=False)  # fmt: skip
+    assert model.net.bias.device.type == "cuda"
+    assert model.net.bias.item() == pytest.approx(3.0, abs=1e-5)
+
+
+def _yields(turn_or_not):
+    class Odd(Line):
+        def step(self, x):
+            yield turn_or_not(self, x)
+
+    return Odd()
+
+
+@pytest.mark.parametrize(
+    ("turn", "error", "message"),
+    [
+        (lambda m, x: 3.0, TypeError, "yielded a float"),
+        (lambda m, x: Turn("nobody", m.net(x).sum()), ValueError, "a turn of 'nobody'"),
+        (lambda m, x: Turn("line", m.net(x).sum().detach()), RuntimeError, "has no gradient"),
+        (
+            lambda m, x: Turn("line", x.clone().requires_grad_().sum()),
+            RuntimeError,
+            "depends on none of its parameters",
+        ),
+    ],
+)
+def test_odd_turns_are_explained(turn, error, message):
+    with pytest.raises(error, match=message):
+        fit(_yields(turn), torch.ones(4, 1), steps=1, batch_size=4)
+
+
+def test_a_short_training_improves_the_bound_and_warns_of_nothing():
+    digits = tutor.data.load("digits")
+    torch.manual_seed(0)
+    model = tutor.models.VAE(latent_dim=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = fit(model, digits, steps=300, batch_size=128)
+    # The best decoder that ignores its code draws the mean image.  A model that uses its code must
+    # beat it, KL term included; after 300 steps it does so by about 30 nats.
+    images = digits[:]
+    mean = images.mean(0).clamp(1e-6, 1 - 1e-6)
+    baseline = -BernoulliLikelihood(mean.logit()[None]).log_prob(images).mean()
+    assert history["autoencoder/loss"].iloc[-1] < baseline - 10
