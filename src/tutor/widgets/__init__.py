@@ -1,0 +1,9 @@
+"""Live figures: in a notebook with a kernel, in the built book without one, and as pictures."""
+
+from __future__ import annotations
+
+from tutor.widgets._live import LiveFigure
+from tutor.widgets.export import export_decoder
+from tutor.widgets.latent_explorer import LatentExplorer
+
+__all__ = ["LatentExplorer", "LiveFigure", "export_decoder"]
