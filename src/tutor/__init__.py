@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _SUBMODULES = {
     "checking", "data", "divergences", "game", "likelihoods", "metrics", "models", "nets",
-    "plots", "posteriors", "pretrained", "priors", "training", "widgets",
+    "plots", "posteriors", "ppca", "pretrained", "priors", "training", "widgets",
 }  # fmt: skip
 _LAZY = {
     "fit": "tutor.training",
