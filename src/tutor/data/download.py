@@ -170,14 +170,18 @@ def _download(url: str, file: RemoteFile, path: Path) -> bytes:
             tqdm(desc=file.name, total=1, unit="B", unit_scale=True, leave=False) as bar,
             contextlib.ExitStack() as responses,
         ):
+
+            def close_later(response: requests.Response, **_: object) -> None:
+                # pooch leaves the connection open when a download fails half-way.
+                responses.callback(response.close)
+
             downloader = pooch.HTTPDownloader(
                 progressbar=bar,
                 chunk_size=1 << 16,
                 timeout=(CONNECT_SECONDS, STALL_SECONDS),
                 # Else a server may compress once more, or a client undo the compression.
                 headers={"Accept-Encoding": "identity"},
-                # pooch leaves the connection open when the download fails, so we close it.
-                hooks={"response": lambda response, **_: responses.callback(response.close)},
+                hooks={"response": close_later},
             )
             try:
                 downloader(url, stream, None)
