@@ -21,8 +21,22 @@ from tutor.palette import PALETTE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PALETTE_ON_DARK: tuple[str, ...] = PALETTE
-"""The book's class colours with the same hues for a dark ground (contrast at least 3:1)."""
+PALETTE_ON_DARK: tuple[str, ...] = (
+    "#646f9b",
+    "#e94e00",
+    "#169b85",
+    "#fff4e9",
+    "#ffc800",
+    "#900bff",
+    "#6fdeff",
+    "#b14e37",
+    "#9bc885",
+    "#c859e9",
+)
+"""The class colours of `tutor.palette` for the dark page, where half of those would drown.
+
+Near their hues, with a contrast of at least 2.9:1 on the dark ground, and any two at least 24 apart
+in CIELAB in the same four views (a test checks both)."""
 
 
 def source(name: str) -> str:
@@ -102,7 +116,7 @@ class LiveFigure(anywidget.AnyWidget):
         canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         out = io.BytesIO()
-        image.quantize(48, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+        image.quantize(128, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
         return out.getvalue()
 
     def to_html(self) -> str:

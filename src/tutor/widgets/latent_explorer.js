@@ -32,25 +32,26 @@ async function render({ model, el }) {
     h("canvas", { width: columns, height: rows, class: "tutor-pixels", role: "img", "aria-label": label });
   const decoded = picture("Decoded image"), original = picture("Image of the chosen code");
   const rebuilt = picture("Its reconstruction");
-  const figure = (canvas, caption) => h("figure", {}, canvas, h("figcaption", {}, caption));
-  const position = h("p", { class: "tutor-z" });
+  const figure = (kind, canvas, ...caption) =>
+    h("figure", { class: kind }, canvas, h("figcaption", {}, ...caption));
+  const position = h("span", { class: "tutor-z" });
   const facts = h("p", { class: "tutor-facts" });
-  const chosenPart = h("div", { class: "tutor-chosen" },
-    h("div", { class: "tutor-pair" }, figure(original, "image"), figure(rebuilt, "reconstruction")),
-    facts);
   const live = h("p", { class: "tutor-said", "aria-live": "polite" });
   const legend = h("div", { class: "tutor-legend", role: "group", "aria-label": "Classes" });
   const glyphButton = h("button", { type: "button", "aria-pressed": "false" }, "Draw as images");
   const resetButton = h("button", { type: "button" }, "Reset");
   const root = h("div", { class: "tutor-figure tutor-explorer", role: "group", "aria-label": "Latent space explorer" },
-    h("div", { class: "tutor-plane" }, map, legend,
-      h("div", { class: "tutor-actions" }, glyphButton, resetButton)),
-    h("div", { class: "tutor-side" },
-      h("div", { class: "tutor-now" }, figure(decoded, "decoder at the point"), position),
-      chosenPart,
-      h("p", { class: "tutor-help" },
-        "Move the pointer or a finger over the plane, or focus it and use the arrow keys. "
-        + "Choose a code with a click, a tap or Enter; Escape starts again.")),
+    h("div", { class: "tutor-layout" },
+      map,
+      h("div", { class: "tutor-side" },
+        figure("tutor-now", decoded, "decoder at ", position),
+        figure("tutor-chosen", original, "image"),
+        figure("tutor-chosen", rebuilt, "reconstruction"),
+        facts,
+        h("p", { class: "tutor-help" },
+          "Move the pointer or a finger over the plane, or focus it and use the arrow keys. "
+          + "Choose a code with a click, a tap or Enter. Escape starts again.")),
+      h("div", { class: "tutor-controls" }, legend, glyphButton, resetButton)),
     live);
   el.append(root);
 
@@ -84,7 +85,7 @@ async function render({ model, el }) {
     const g = dots.getContext("2d");
     g.scale(ratio, ratio);
     paintAxes(g);
-    paintPrior(g);
+    const tags = paintPrior(g);
     const order = Array.from({ length: n }, (_, i) => i).filter((i) => !hidden.has(classOf(i)));
     if (emphasised >= 0) order.sort((a, b) => (classOf(a) === emphasised) - (classOf(b) === emphasised));
     if (glyphs) sprites ??= tinted();
@@ -93,6 +94,8 @@ async function render({ model, el }) {
       if (glyphs) paintGlyph(g, i);
       else paintDot(g, toX(codes[2 * i]), toY(codes[2 * i + 1]), colourOf(i));
     }
+    g.globalAlpha = 1;
+    for (const tag of tags) paintTag(g, ...tag);        // readable over the dots
     repaint();
   }
 
@@ -165,14 +168,12 @@ async function render({ model, el }) {
     g.fillText("z\u2082", 6, 5);
   }
 
+  // Dashed lines; returns where each one's name belongs: at its top.
   function paintPrior(g) {
-    g.strokeStyle = g.fillStyle = ink.text;
-    g.font = "11px system-ui, sans-serif";
-    g.textAlign = "center";
-    g.textBaseline = "middle";
-    for (const { mass, lines } of model.get("contours")) {
-      g.lineWidth = 1;
-      g.setLineDash([5, 4]);
+    g.strokeStyle = ink.text;
+    g.lineWidth = 1;
+    g.setLineDash([5, 4]);
+    const tags = model.get("contours").map(({ mass, lines }) => {
       let top = [0, -Infinity];
       for (const line of lines) {
         g.beginPath();
@@ -182,14 +183,23 @@ async function render({ model, el }) {
         }
         g.stroke();
       }
-      g.setLineDash([]);
-      const text = `${Math.round(100 * mass)} %`, x = toX(top[0]), y = toY(top[1]);
-      const half = g.measureText(text).width / 2 + 3;
-      g.fillStyle = ink.paper;
-      g.fillRect(x - half, y - 8, 2 * half, 16);
-      g.fillStyle = ink.text;
-      g.fillText(text, x, y);
-    }
+      return [`${Math.round(100 * mass)} %`, toX(top[0]), toY(top[1])];
+    });
+    g.setLineDash([]);
+    return tags;
+  }
+
+  function paintTag(g, text, x, y) {
+    g.font = "11px system-ui, sans-serif";
+    g.textAlign = "center";
+    g.textBaseline = "middle";
+    const half = g.measureText(text).width / 2 + 4;
+    g.fillStyle = ink.paper;
+    g.beginPath();
+    g.roundRect(x - half, y - 8, 2 * half, 16, 4);
+    g.fill();
+    g.fillStyle = ink.text;
+    g.fillText(text, x, y);
   }
 
   const repaint = oncePerFrame(() => {
@@ -199,11 +209,18 @@ async function render({ model, el }) {
     g.drawImage(dots, 0, 0);
     g.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (chosen >= 0) paintChosen(g);
+    const [x, y] = [toX(z[0]), toY(z[1])];
+    const onCode = chosen >= 0 && z[0] === codes[2 * chosen] && z[1] === codes[2 * chosen + 1];
+    if (!onCode) paintPoint(g, x, y);                 // the ellipses mark the place already
+    paint(decoded, decode(z), spec.shape);
+    position.textContent = `z = ${pair(...z)}`;
+  });
+
+  function paintPoint(g, x, y) {
     for (const [colour, width] of [[ink.paper, 4.5], [ink.strong, 1.75]]) {
       g.strokeStyle = colour;
       g.lineWidth = width;
       g.beginPath();
-      const x = toX(z[0]), y = toY(z[1]);
       g.arc(x, y, 7, 0, 2 * Math.PI);
       for (const [dx, dy] of Object.values(ARROWS)) {
         g.moveTo(x + 7 * dx, y + 7 * dy);
@@ -211,9 +228,7 @@ async function render({ model, el }) {
       }
       g.stroke();
     }
-    paint(decoded, decode(z), spec.shape);
-    position.textContent = `z = ${pair(...z)}`;
-  });
+  }
 
   function paintChosen(g) {
     const x = toX(codes[2 * chosen]), y = toY(codes[2 * chosen + 1]);
@@ -258,11 +273,15 @@ async function render({ model, el }) {
   }
 
   function showChosen() {
-    chosenPart.classList.toggle("tutor-empty", chosen < 0);
-    if (chosen < 0) return;
-    const g = original.getContext("2d");
-    g.drawImage(images, (chosen % perRow) * columns, Math.floor(chosen / perRow) * rows,
-      columns, rows, 0, 0, columns, rows);
+    root.classList.toggle("tutor-empty", chosen < 0);
+    if (chosen < 0) {
+      for (const canvas of [original, rebuilt])
+        canvas.getContext("2d").clearRect(0, 0, columns, rows);
+      facts.textContent = "No code chosen.";
+      return;
+    }
+    original.getContext("2d").drawImage(images, (chosen % perRow) * columns,
+      Math.floor(chosen / perRow) * rows, columns, rows, 0, 0, columns, rows);
     paint(rebuilt, decode(codes.subarray(2 * chosen, 2 * chosen + 2)), spec.shape);
     const spread = spreads.length
       ? `, standard deviations ${pair(spreads[2 * chosen], spreads[2 * chosen + 1])}` : "";
@@ -274,7 +293,7 @@ async function render({ model, el }) {
   function choose(i) {
     chosen = i;
     showChosen();
-    live.textContent = i < 0 ? "No code chosen." : facts.textContent;
+    live.textContent = facts.textContent;
     if (i >= 0) move(codes[2 * i], codes[2 * i + 1]);
     repaint();
     tellPython();

@@ -131,7 +131,7 @@ class LatentExplorer(LiveFigure):
         from matplotlib.figure import Figure
 
         low, high, bottom, top = self.bounds
-        figure = Figure(figsize=(6.6, 3.35), dpi=110, facecolor=CARD, layout="constrained")
+        figure = Figure(figsize=(6.6, 3.35), dpi=100, facecolor=CARD, layout="constrained")
         plane, grid = figure.subplots(1, 2)
         codes = np.frombuffer(self.codes, "<f4").reshape(-1, 2)
         labels = np.frombuffer(self.labels, "u1") if self.labels else np.zeros(len(codes), "u1")
@@ -148,7 +148,7 @@ class LatentExplorer(LiveFigure):
                 plane.text(x, y, text, size=8, color=INK, ha="center", va="center", bbox=box)
         plane.set(xlim=(low, high), ylim=(bottom, top), aspect="equal", title="codes")
 
-        side = 9
+        side = 8
         ticks = (np.arange(side) + 0.5) / side
         xs, ys = np.meshgrid(low + ticks * (high - low), top - ticks * (top - bottom))
         z = torch.from_numpy(np.stack([xs.ravel(), ys.ravel()], 1).astype("float32"))
