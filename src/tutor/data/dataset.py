@@ -123,11 +123,7 @@ class Dataset:
             )
         if index.ndim != 1:
             raise ValueError(f"take() needs positions of shape (n,), not {tuple(index.shape)}")
-        if index.device.type == "cpu":
-            # Where the index lives on an accelerator, looking at it here would stall the device at
-            # each batch; there index_select itself refuses what is out of range.
-            index = self._in_range(index)
-        batch = self.images.index_select(0, index.to(self.images.device))
+        batch = self.images.index_select(0, self._in_range(index).to(self.images.device))
         if self._draws_each_time:
             return _bernoulli(batch, generator=None).to(torch.float32)
         return batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch
@@ -235,11 +231,14 @@ class Dataset:
     def _in_range(self, index: Tensor) -> Tensor:
         """Negative positions made positive; IndexError for those beyond the data."""
         n = len(self)
-        wrong = (index < -n) | (index >= n)
-        if wrong.any():
-            raise IndexError(
-                f"index {int(index[wrong][0])} is out of range for a data set of {n} images"
-            )
+        # Looking at an index that lives on an accelerator would stall the device at each batch;
+        # there index_select itself stops the programme at a position beyond the data.
+        if index.device.type == "cpu":
+            wrong = (index < -n) | (index >= n)
+            if wrong.any():
+                raise IndexError(
+                    f"index {int(index[wrong][0])} is out of range for a data set of {n} images"
+                )
         return torch.where(index < 0, index + n, index)
 
     def _positions(self, index: Any) -> Tensor:
