@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
-PYTEST := $(PY) -m pytest
-NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 -n 2 --dist loadscope
+PYTEST := $(PY) -m pytest -q
+# two processes of one thread each: threads of several processes would wait for each other
+TWO := -n 2 --dist loadscope
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600
 
 # Data sets that lie beside the repository are used instead of a download; TUTOR_DATA= (empty) forbids it.
 ifneq ($(wildcard ../shared/data),)
@@ -36,11 +38,13 @@ $(PY):
 	  echo "make: $(PYTHON) could not make a virtual environment (Debian and Ubuntu: install python3-venv)."; exit 1; }
 
 $(VENV)/.book: pyproject.toml constraints.txt | $(PY)
-	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[book]'
+	@echo "installing what the book needs into $(VENV); the first time takes some minutes"
+	@$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[book]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
-	$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@echo "installing what the tests need into $(VENV); the first time takes some minutes"
+	@$(PIP) install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
 	@touch $(VENV)/.book $@
 
 # --- reading ----------------------------------------------------------------------------------
@@ -60,7 +64,7 @@ book: $(VENV)/.book ## build the book: open book/_build/html/index.html
 	@echo "The book is at book/_build/html/index.html"
 
 lab: $(VENV)/.book ## open the notebooks in JupyterLab
-	$(VENV)/bin/jupyter-lab --notebook-dir=notebooks
+	$(VENV)/bin/jupyter-lab notebooks
 
 # --- testing: what fails fastest comes first ----------------------------------------------------
 
@@ -77,24 +81,24 @@ lint: $(VENV)/.test ## style and spelling, notebooks included
 	$(VENV)/bin/codespell $$(git ls-files '*.py' '*.md' '*.toml' '*.yml' '*.cff')
 
 unit: $(VENV)/.test ## quick unit and equation tests
-	$(PYTEST) -x -q -m "not browser and not slow"
+	OMP_NUM_THREADS=1 $(PYTEST) $(TWO) -x -m "not browser and not slow"
 
 equations: $(VENV)/.test ## test the book's equations and write what was measured for the appendix
-	$(PYTEST) -q tests/equations --write-equations
+	OMP_NUM_THREADS=1 $(PYTEST) $(TWO) tests/equations --write-equations
 
 doctest: $(VENV)/.test ## the examples in the docstrings
-	$(PYTEST) -x -q --doctest-modules src
+	OMP_NUM_THREADS=1 $(PYTEST) $(TWO) -x --doctest-modules src tools
 
 slow: $(VENV)/.test ## the tests that take longer than seconds
-	$(PYTEST) -x -q -m "slow and not browser" || test $$? -eq 5
+	OMP_NUM_THREADS=1 $(PYTEST) $(TWO) -m "slow and not browser" || test $$? -eq 5
 
 test-notebooks: $(VENV)/.test ## every notebook in a fresh kernel
 	$(PY) tools/notebooks.py check
-	OMP_NUM_THREADS=1 TUTOR_STATIC_WIDGETS=1 $(PYTEST) -q $(NBVAL) notebooks
+	OMP_NUM_THREADS=1 TUTOR_STATIC_WIDGETS=1 $(PYTEST) $(TWO) $(NBVAL) notebooks
 
 test-book: $(VENV)/.test ## build the book and try its pages in Chromium
 	@$(MAKE) --no-print-directory book
-	$(PYTEST) -q -rs -m browser
+	$(PYTEST) -rs -m browser
 
 # --- making -------------------------------------------------------------------------------------
 
