@@ -198,7 +198,9 @@ def draw(app, doctree: nodes.document, docname: str) -> None:
             continue
         if statement["kind"] == "equation":
             box = nodes.container(classes=["tied-equation"])
-            node.replace_self(box)
+            # not replace_self: it would give the box the equation's id a second time
+            parent = node.parent
+            parent[parent.index(node)] = box
             box += [node, mark]
         else:
             node.next_node(nodes.title).append(mark)

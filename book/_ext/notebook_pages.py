@@ -1,7 +1,6 @@
-"""Two things every page gets: a check that each picture has alt text, and, on notebook
-pages, a line that says with what, where and when the outputs were made.
-
-The line comes from the notebook's metadata (``tutor``), written by ``make notebooks``.
+"""What every page gets: a check that each picture has alt text, repairs to markup that browsers
+and screen readers stumble over, and, on notebook pages, a line that says with what, where and
+when the outputs were made (the notebook's metadata ``tutor``, written by ``make notebooks``).
 """
 
 from __future__ import annotations
@@ -68,6 +67,20 @@ def _cell_of(node: nodes.Node) -> str:
     return ""
 
 
+def mend_tables(app, doctree: nodes.document) -> None:
+    """The empty corner cells of pandas tables are no headers."""
+    for raw in doctree.findall(nodes.raw):
+        if "html" in raw.get("format", "") and "<th></th>" in raw.astext():
+            raw.children = [nodes.Text(raw.astext().replace("<th></th>", "<td></td>"))]
+
+
+def drop_repeated_ids(app, doctree: nodes.document, docname: str) -> None:
+    """sphinx-proof gives every theorem's body, and every proof, the same id."""
+    for node in doctree.findall(lambda n: isinstance(n, (nodes.section, nodes.admonition))):
+        if node["ids"] in (["proof-content"], ["proof"]):
+            node["ids"] = []
+
+
 def stamp_text(stamp: dict) -> str:
     """One sentence on how a notebook's outputs were made, from its ``tutor`` metadata."""
     with_what = [f"tutor {stamp['version']}"] if stamp.get("version") else []
@@ -103,5 +116,7 @@ def add_stamp(app, doctree: nodes.document) -> None:
 
 def setup(app):
     app.connect("doctree-read", check_alt_text)
+    app.connect("doctree-read", mend_tables)
+    app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-read", add_stamp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
