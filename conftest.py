@@ -1,4 +1,4 @@
-"""One headless Chromium for all tests that look at pages, and one clear line where there is none."""
+"""One Chromium for all tests that look at pages, and one clear line where there is none."""
 
 from __future__ import annotations
 
