@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -107,7 +108,7 @@ def _ais(
     log_weight = torch.zeros(shape, dtype=torch.float64, device=x.device)
     log_step = torch.full_like(x.flatten(1)[:, 0], math.log(_FIRST_STEP))  # (n,)
     accepted = torch.zeros_like(log_step)
-    for before, b in zip(inverse[:-1], inverse[1:], strict=True):
+    for before, b in pairwise(inverse):
         log_weight += (b - before) * state.log_likelihood
         step = log_step.exp().unsqueeze(1)  # (n, 1)
         z, state, acceptance = _hmc(target, z, state, b, step, leapfrog_steps, generator)
