@@ -1,4 +1,4 @@
-"""The ground of every live figure: one ES module for notebooks and pages, and a picture for paper."""
+"""The ground of every live figure: one module for notebooks and pages, and a still picture."""
 
 from __future__ import annotations
 

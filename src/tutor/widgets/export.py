@@ -109,9 +109,7 @@ def run(spec: dict[str, Any], weights: bytes, z: Tensor) -> Tensor:
             stride, padding = layer["stride"], layer["padding"]
             plain = [
                 (i - 1) * s - 2 * p + k
-                for i, s, p, k in zip(
-                    layer["input"], stride, padding, layer["kernel"], strict=True
-                )
+                for i, s, p, k in zip(layer["input"], stride, padding, layer["kernel"], strict=True)
             ]
             extra = [o - p for o, p in zip(layer["output"], plain, strict=True)]
             x = x.reshape(len(x), layer["inputs"], *layer["input"])

@@ -153,7 +153,7 @@ async function render({ model, el }) {
         g.stroke();
         g.globalAlpha = 1;
         const text = String(k * step).replace("-", "\u2212");
-        if (p < 24 || p > size - 24) continue;        // the corners belong to the axes' names
+        if (p < 30 || p > size - 30) continue;        // the corners belong to the axes' names
         g.textAlign = axis ? "left" : "center";
         g.textBaseline = axis ? "middle" : "bottom";
         g.fillText(text, axis ? 5 : p, axis ? p : size - 4);
@@ -195,9 +195,11 @@ async function render({ model, el }) {
     g.textBaseline = "middle";
     const half = g.measureText(text).width / 2 + 4;
     g.fillStyle = ink.paper;
+    g.globalAlpha = 0.75;
     g.beginPath();
     g.roundRect(x - half, y - 8, 2 * half, 16, 4);
     g.fill();
+    g.globalAlpha = 1;
     g.fillStyle = ink.text;
     g.fillText(text, x, y);
   }
@@ -398,6 +400,7 @@ async function render({ model, el }) {
   });
 
   root.__decode = (code) => Float32Array.from(decode(code));      // for the tests
+  root.__z = () => [...z];
   root.__where = (i) => [toX(codes[2 * i]), toY(codes[2 * i + 1])];
   return () => {
     stop();

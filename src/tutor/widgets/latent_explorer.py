@@ -28,8 +28,8 @@ class LatentExplorer(LiveFigure):
     Every dot is the code of an image, the mean of q(z|x), coloured by class; dashed lines hold
     50, 90 and 99 % of the prior's mass.  Move the pointer, a finger or the arrow keys over the
     plane: the decoder draws the mean of p(x|z) at that point, in the browser.  Click, tap or Enter
-    chooses a code and shows its image, its reconstruction (the decoder at the code) and the ellipses
-    of one and two standard deviations of q(z|x).  Escape starts again.
+    chooses a code and shows its image, its reconstruction (the decoder at the code) and the
+    ellipses of one and two standard deviations of q(z|x).  Escape starts again.
 
     ``explorer.z`` and ``explorer.selected`` (a row of the data set, or None) follow what the reader
     does, while a kernel runs, and may be set.  Pixels beyond [0, 1], which a Gaussian decoder may
@@ -154,9 +154,10 @@ class LatentExplorer(LiveFigure):
         z = torch.from_numpy(np.stack([xs.ravel(), ys.ravel()], 1).astype("float32"))
         tiles = run(self.spec, self.weights, z).clamp(0, 1)
         _, c, h, w = tiles.shape
-        sheet = tiles.view(side, side, c, h, w).permute(0, 3, 1, 4, 2).reshape(side * h, side * w, c)
+        sheet = tiles.view(side, side, c, h, w).permute(0, 3, 1, 4, 2)
+        sheet = sheet.reshape(side * h, side * w, c).numpy()
         grid.imshow(
-            sheet.squeeze(2) if c == 1 else sheet, cmap="gray", vmin=0, vmax=1,
+            sheet[:, :, 0] if c == 1 else sheet, cmap="gray", vmin=0, vmax=1,
             extent=(low, high, bottom, top),
         )  # fmt: skip
         grid.set(title="decoder", aspect="equal")
@@ -235,7 +236,9 @@ def _classes(dataset: Any, index: Tensor) -> tuple[bytes, list[str]]:
             f"the data set has {len(values)} classes; at most {len(PALETTE)} can be told apart by "
             "colour; give fewer classes, or a data set whose labels are None"
         )
-    return position[index].numpy().astype("u1").tobytes(), [str(int(v)) for v in values]
+    known = dict(enumerate(getattr(dataset, "classes", None) or ()))
+    texts = [known.get(label, str(label)) for label in values.tolist()]
+    return position.cpu()[index].numpy().astype("u1").tobytes(), texts
 
 
 @torch.no_grad()
@@ -279,7 +282,7 @@ def _packed(model: Any, codes: Tensor) -> tuple[dict[str, Any], bytes]:
 
 
 def _atlas(images: Tensor) -> bytes:
-    """All images as one PNG, row by row: lossless, small, and read by every browser."""
+    """All images as one PNG of 256 grey levels: small, and read by every browser."""
     from PIL import Image
 
     n, c, h, w = images.shape
