@@ -81,6 +81,21 @@ def drop_repeated_ids(app, doctree: nodes.document, docname: str) -> None:
             node["ids"] = []
 
 
+def list_references(app, doctree: nodes.document, docname: str) -> None:
+    """References as a plain list: docutils gives citations roles that ARIA has withdrawn."""
+    for citation in list(doctree.findall(nodes.citation)):
+        parent = citation.parent
+        place = parent.index(citation)
+        body = [child for child in citation.children if not isinstance(child, nodes.label)]
+        item = nodes.list_item("", *body, ids=citation["ids"])
+        before = parent[place - 1] if place else None
+        if isinstance(before, nodes.bullet_list) and "bibliography" in before["classes"]:
+            before += item
+            del parent[place]
+        else:
+            parent[place] = nodes.bullet_list("", item, classes=["bibliography"])
+
+
 def stamp_text(stamp: dict) -> str:
     """One sentence on how a notebook's outputs were made, from its ``tutor`` metadata."""
     with_what = [f"tutor {stamp['version']}"] if stamp.get("version") else []
@@ -118,5 +133,6 @@ def setup(app):
     app.connect("doctree-read", check_alt_text)
     app.connect("doctree-read", mend_tables)
     app.connect("doctree-resolved", drop_repeated_ids)
+    app.connect("doctree-resolved", list_references)
     app.connect("doctree-read", add_stamp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
