@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def curves(history: pd.DataFrame, *, units: str = "nats", smooth: int = 50) -> Figure:
-    """A training history, a panel for each term: every step faint, a running mean over it.
+def curves(history: pd.DataFrame, *, units: str = "nats", smooth: int = 5) -> Figure:
+    """A training history, a panel for each term: every row faint, a running mean over it.
 
     Args:
         history: indexed by step, columns ``"<player>/<term>"``, as `tutor.fit` returns it.
         units: of the vertical axes.
-        smooth: steps in the running mean, which looks back only.
+        smooth: rows in the running mean, which looks back only (`tutor.fit` has already averaged
+            50 steps into a row).
 
     Raises:
         ValueError: if the history is empty.
