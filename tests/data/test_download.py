@@ -263,6 +263,8 @@ CHILD = f"""
 import sys
 from tutor.data.download import RemoteFile, fetch
 file = RemoteFile("small-ubyte.gz", {FILE.sha256!r})
+print("ready", flush=True)
+sys.stdin.readline()
 content = fetch(file, dataset="small", mirrors=[sys.argv[1]])
 assert len(content) == {len(CONTENT)}
 print("done")
@@ -270,8 +272,10 @@ print("done")
 
 
 def start_child(url: str) -> subprocess.Popen[str]:
+    """A process that has its imports behind it and waits for a line before it downloads."""
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, url],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -284,11 +288,14 @@ def test_a_download_killed_midway_leaves_no_file_that_would_be_read(mirrors, bar
 
     def hangs_midway(request):
         request.answer(half, announce=len(ARCHIVE))
-        mirrors.released.wait(30)
+        mirrors.released.wait(120)
 
     child = start_child(mirrors("slow", hangs_midway))
     try:
-        deadline = time.monotonic() + 30
+        assert child.stdout.readline() == "ready\n", child.communicate()
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        deadline = time.monotonic() + 60
         while not (bare_machine / "small").exists() or not files_in(bare_machine):
             assert child.poll() is None, child.communicate()
             assert time.monotonic() < deadline, "the child has not begun to download"
@@ -304,7 +311,7 @@ def test_a_download_killed_midway_leaves_no_file_that_would_be_read(mirrors, bar
 
 
 def test_two_processes_that_download_at_once_both_get_the_file(mirrors, bare_machine):
-    both_are_in = threading.Barrier(2, timeout=30)
+    both_are_in = threading.Barrier(2, timeout=60)
 
     def together(request):
         both_are_in.wait()  # neither is answered before the other has asked
@@ -312,7 +319,11 @@ def test_two_processes_that_download_at_once_both_get_the_file(mirrors, bare_mac
 
     url = mirrors("a", together)
     children = [start_child(url) for _ in range(2)]
-    ends = [child.communicate(timeout=60) for child in children]
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * 2
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    ends = [child.communicate(timeout=120) for child in children]
     for child, (out, err) in zip(children, ends, strict=True):
         assert child.returncode == 0, err
         assert out == "done\n"
