@@ -35,6 +35,25 @@ class ties_counts(nodes.General, nodes.Element):
     """Stands for the sentence with the counts."""
 
 
+class named_equation(nodes.Inline, nodes.Element):
+    """Stands for the number of an equation or theorem that a docstring names."""
+
+
+_NAMED = re.compile(r"(Book equations?: +)([a-z][\w-]*(?:, *[a-z][\w-]*)*)")
+
+
+def name_equations(app, what, name, obj, options, lines: list[str]) -> None:
+    """``Book equation: label`` in a docstring becomes a link to the equation."""
+    for i, line in enumerate(lines):
+        lines[i] = _NAMED.sub(
+            lambda m: m[1] + ", ".join(f":tie:`{label.strip()}`" for label in m[2].split(",")), line
+        )
+
+
+def tie_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    return [named_equation(label=text)], []
+
+
 class TiesTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.equation_appendix = self.env.docname
@@ -170,6 +189,22 @@ def _reference(builder, page: str, target: str, anchor: str, *children, **attrib
     )
 
 
+def _named(app, docname: str, label: str) -> nodes.Node:
+    for page, found in getattr(app.env, "equation_ties", {}).items():
+        for statement in found:
+            if statement["label"] == label:
+                number = nodes.Text(_number(app.env, page, statement))
+                return _reference(app.builder, docname, page, statement["id"], number)
+    logger.warning(
+        "a docstring names the equation %r, which is not in the book",
+        label,
+        location=docname,
+        type="ties",
+        subtype="unknown",
+    )
+    return nodes.literal("", label)
+
+
 def _mark(app, docname: str, label: str, data: dict) -> nodes.raw | None:
     appendix = getattr(app.env, "equation_appendix", None)
     if appendix is None or app.builder.format != "html":
@@ -204,6 +239,8 @@ def draw(app, doctree: nodes.document, docname: str) -> None:
             box += [node, mark]
         else:
             node.next_node(nodes.title).append(mark)
+    for place in list(doctree.findall(named_equation)):
+        place.replace_self(_named(app, docname, place["label"]))
     for place in list(doctree.findall(ties_table)):
         place.replace_self(_tables(app, docname, data))
     for place in list(doctree.findall(ties_counts)):
@@ -297,8 +334,11 @@ def _entry(*children: nodes.Node) -> nodes.entry:
 def setup(app):
     app.add_node(ties_table)
     app.add_node(ties_counts)
+    app.add_node(named_equation)
+    app.add_role("tie", tie_role)
     app.add_directive("equation-ties", TiesTable)
     app.add_directive("equation-counts", TiesCounts)
+    app.connect("autodoc-process-docstring", name_equations, priority=400)
     app.connect("doctree-read", collect)
     app.connect("env-purge-doc", purge)
     app.connect("env-merge-info", merge)

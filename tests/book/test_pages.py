@@ -164,12 +164,18 @@ class Visit:
 
         # preload would fetch the style sheets' imports from wrong addresses
         found = Axe().run(self.page, options={"preload": False}).response["violations"]
-        assert not found, "\n".join(
-            f"{v['impact']}: {v['id']}: {v['help']}\n    {node['html'][:300]}\n    "
-            + node.get("failureSummary", "").replace("\n", " ")
+        faults = [
+            f"{v['impact']}: {v['id']}: {v['help']}\n    {node['html'][:300]}"
             for v in found
-            for node in v["nodes"][:4]
-        )
+            for node in v["nodes"]
+            if not self._is_formula(v["id"], node["target"][0])
+        ]
+        assert not faults, "\n".join(faults[:10])
+
+    def _is_formula(self, rule: str, target: str) -> bool:
+        """axe doesn't count MathML as text, so it calls a header that is a formula empty."""
+        formula = self.page.locator(target).locator("mjx-assistive-mml math")
+        return rule == "empty-table-header" and formula.count() > 0
 
     def theme(self, name: str) -> None:
         self.page.evaluate("name => { document.documentElement.dataset.theme = name }", name)
