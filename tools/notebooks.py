@@ -67,6 +67,7 @@ def execute(path: Path, *, cell_timeout: int = 600) -> None:
         store_widget_state=False,
         record_timing=False,
         coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its unencrypted socket
         resources={"metadata": {"path": str(path.parent)}},
     ).execute(env={**os.environ, "TUTOR_STATIC_WIDGETS": "1", "JUPYTER_PREFER_ENV_PATH": "1"})
     seconds = time.monotonic() - began
