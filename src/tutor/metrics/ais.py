@@ -46,7 +46,7 @@ def ais(
     the prior; between two factors, z_t comes from z_{t-1} by one HMC transition that leaves
     ``p(z) p(x|z) ** b_t`` invariant.  The estimate is the log of the mean weight over chains.
 
-    Book equation: ais-weights.  Source: Neal (2001), equations 3 to 11; for decoders and with
+    Book equation: ais-weights.  Source: Neal (2001); for decoders and with
     step sizes adapted to an acceptance of 0.65: Wu et al. (arXiv 1611.04273).
 
     A step size that follows the acceptance of its own chain would make the weights biased.  Here
@@ -195,7 +195,7 @@ def _inverse_temperatures(temperatures: int, schedule: str) -> list[float]:
     """b_0 = 0 < b_1 < ... < b_T = 1."""
     b = torch.linspace(0, 1, temperatures + 1, dtype=torch.float64)
     if schedule == "sigmoid":
-        b = torch.sigmoid(8 * b - 4)  # Wu et al.: a sigmoid over [-4, 4], rescaled
+        b = torch.sigmoid(8 * b - 4)  # the sigmoid over [-4, 4], rescaled
         b = (b - b[0]) / (b[-1] - b[0])
     elif schedule != "linear":
         raise ValueError(f'schedule is {schedule!r}; choose "sigmoid" or "linear"')

@@ -93,7 +93,7 @@ def exact_elbo(model: nn.Module, x: Tensor, *, nodes: int = 32) -> Tensor:
     x = on_model(model, x)
     with evaluating(model):
         q = model.encode(x)
-        return expected_log_likelihood(model, x, q, nodes) - _closed_form_kl(model, q)
+        return expected_log_likelihood(model, x, q, nodes) - closed_form_kl(model, q)
 
 
 def expected_log_likelihood(model: nn.Module, x: Tensor, q: DiagonalGaussian, nodes: int) -> Tensor:
@@ -115,8 +115,7 @@ def iwae(
     """``log 1/K sum_k p(x, z_k) / q(z_k|x)`` with ``z_k ~ q(z|x)``: the importance-weighted bound.
 
     Book equation: iwae-bound.  Its expectation lies between the ELBO (K = 1) and log p(x), rises
-    with K and tends to log p(x).  Source: Burda, Grosse & Salakhutdinov (arXiv 1509.00519),
-    equation 8.
+    with K and tends to log p(x).  Source: Burda, Grosse & Salakhutdinov (arXiv 1509.00519).
 
     Args:
         model: has ``encode``, ``decode`` and ``prior``.
@@ -233,7 +232,7 @@ def log_likelihood_at(model: nn.Module, x: Tensor, z: Tensor) -> Tensor:
     return torch.cat(rows).unflatten(0, z.shape[:2])
 
 
-def _closed_form_kl(model: nn.Module, q: object) -> Tensor:
+def closed_form_kl(model: nn.Module, q: object) -> Tensor:
     if not isinstance(q, DiagonalGaussian) or not isinstance(model.prior, Gaussian):
         raise TypeError(
             f"the posterior is a {type(q).__name__} and the prior a {type(model.prior).__name__}; "
