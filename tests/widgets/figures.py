@@ -142,7 +142,7 @@ class Visit:
         x, y = self.page.evaluate(
             "(i) => document.querySelector('.tutor-explorer').__where(i)", position
         )
-        box = self.page.locator(".tutor-map").bounding_box()
+        box = self.page.locator(".tutor-map").first.bounding_box()
         return box["x"] + x, box["y"] + y
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
@@ -181,5 +181,5 @@ class Visit:
 
     def point(self) -> torch.Tensor:
         """The code that the caption names, to two decimals."""
-        text = self.page.locator(".tutor-z").inner_text().replace("\u2212", "-")
+        text = self.page.locator(".tutor-z").first.inner_text().replace("\u2212", "-")
         return torch.tensor([float(v) for v in text[text.index("(") + 1 : -1].split(",")])

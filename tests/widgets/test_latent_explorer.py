@@ -21,10 +21,8 @@ from tutor.models import VAE
 from tutor.palette import PALETTE
 from tutor.priors import Gaussian
 from tutor.widgets import LatentExplorer, LiveFigure
-from tutor.widgets._live import PALETTE_ON_DARK, source
+from tutor.widgets._live import PALETTE_ON_DARK, VIEW, source
 from tutor.widgets.latent_explorer import prior_contours
-
-VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from tutor.palette import PALETTE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+VIEW = "application/vnd.jupyter.widget-view+json"
+
 PALETTE_ON_DARK: tuple[str, ...] = (
     "#646f9b",
     "#e94e00",
@@ -121,6 +123,9 @@ class LiveFigure(anywidget.AnyWidget):
 
     def to_html(self) -> str:
         """The figure as HTML that runs by itself: no kernel, no other file, no network."""
+        return self._html_around(self.to_png())
+
+    def _html_around(self, png: bytes) -> str:
         state: dict[str, Any] = {}
         binary: dict[str, str] = {}
         inherited = anywidget.AnyWidget.class_traits()
@@ -136,7 +141,7 @@ class LiveFigure(anywidget.AnyWidget):
         module, mount = str(self._esm), source("mount.js")
         key = hashlib.sha256((payload + module + mount).encode()).hexdigest()[:12]
         script = module.replace("export default ", "const figure = ") + mount.replace("KEY", key)
-        picture = base64.b64encode(self.to_png()).decode()
+        picture = base64.b64encode(png).decode()
         # "</script" or "<!--" within a script would end or swallow it; in JSON, "<\/" is "</".
         payload = payload.replace("</", "<\\/").replace("<!--", "<\\u0021--")
         return (
@@ -148,12 +153,17 @@ class LiveFigure(anywidget.AnyWidget):
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        data = {**data, "image/png": base64.b64encode(self.to_png()).decode()}
+        if hasattr(super(), "_repr_mimebundle_"):
+            data, metadata = super()._repr_mimebundle_(**kwargs)
+        else:  # the first releases of anywidget 0.9, under ipywidgets 7
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+            data, metadata = {"text/plain": repr(self), VIEW: view}, {}
+        png = self.to_png()
+        data = {**data, "image/png": base64.b64encode(png).decode()}
         metadata = {**metadata, "image/png": {"alt": self.alt}}
         if os.environ.get("TUTOR_STATIC_WIDGETS") == "1":
             # A stored view would only say that its kernel is gone, in front of what works.
-            data.pop("application/vnd.jupyter.widget-view+json", None)
-            metadata.pop("application/vnd.jupyter.widget-view+json", None)
-            data["text/html"] = self.to_html()
+            data.pop(VIEW, None)
+            metadata.pop(VIEW, None)
+            data["text/html"] = self._html_around(png)
         return data, metadata
