@@ -1,4 +1,7 @@
-"""Write an experiment's rows to ``experiments/results/NAME.json`` with where they come from."""
+"""Write an experiment's rows, with where they come from, to where the package ships them.
+
+`tutor.pretrained.results(name)` reads them back, in a clone and in an installed package alike.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import tutor
 from tutor.checkpoints import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "experiments" / "results"
+RESULTS = ROOT / "src" / "tutor" / "results"
 
 
 def origin() -> dict[str, Any]:
@@ -43,10 +46,6 @@ def save_rows(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Non
     content = {"origin": origin(), **facts, "rows": [_rounded(row) for row in rows]}
     text = json.dumps(content, indent=1) + "\n"
     write_atomically(RESULTS / f"{name}.json", text.encode())
-
-
-def load_rows(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tutor.metrics import likelihood
 from tutor.models import BetaVAE
 
 BETAS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-STEPS, IMAGES = 8_000, 5_000
+STEPS, IMAGES = 5_000, 5_000
 OUT = ROOT / "build" / "experiments" / "vae_beta_grid"
 
 

@@ -19,7 +19,7 @@ from tutor.metrics.likelihood import elbo, iwae
 from tutor.models import VAE
 from tutor.nets import mlp_decoder, mlp_encoder
 
-EPOCHS, BATCH, IMAGES = 150, 100, 10_000
+EPOCHS, BATCH, IMAGES = 60, 100, 10_000
 OUT = ROOT / "build" / "experiments" / "vae_binary_mnist"
 
 

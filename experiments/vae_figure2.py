@@ -22,7 +22,7 @@ from tutor.nets import mlp_decoder, mlp_encoder
 
 SIZES = (3, 5, 10, 20, 200)
 RATES = (0.01, 0.02, 0.1)
-TRIAL, STEPS, IMAGES = 1_000, 20_000, 10_000
+TRIAL, STEPS, IMAGES = 500, 10_000, 10_000
 OUT = ROOT / "build" / "experiments" / "vae_figure2"
 
 

@@ -19,7 +19,7 @@ from experiments.vae_figure2 import paper_vae
 from tutor.metrics.likelihood import elbo, iwae
 
 TRAIN_SIZES = (1_000, 50_000)
-STEPS, IMAGES, AIS_IMAGES, RATE = 20_000, 1_000, 100, 0.02
+STEPS, IMAGES, AIS_IMAGES, RATE = 10_000, 1_000, 100, 0.02
 OUT = ROOT / "build" / "experiments" / "vae_figure3"
 
 

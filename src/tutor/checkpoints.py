@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +65,8 @@ class Checkpoint:
             write_atomically(self.folder / "writable", b"")  # fail now, not after an hour
             (self.folder / "writable").unlink()
         except OSError as error:
+            if self._lock is not None:
+                self._lock.close()
             raise CheckpointError(
                 f"checkpoints can't be written to {self.folder}: {error.strerror}; "
                 "choose a folder on a disk with space that you may write to"
@@ -223,15 +224,15 @@ class Checkpoint:
 
 def write_atomically(path: Path, payload: bytes) -> None:
     """Write a file so that, whatever happens, it is either absent, old, or whole."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,6 +1,6 @@
-"""Shipped weights: small models that took longer to train than a page should take.
+"""Shipped weights and stored results: what took longer to make than a page should take.
 
-Each is two files in ``tutor/weights``: ``NAME.safetensors`` with the weights, and ``NAME.json``
+A model is two files in ``tutor/weights``: ``NAME.safetensors`` with the weights, and ``NAME.json``
 with what is needed to build the model and to make it again (script, data, steps, seed, version,
 machine) and what was measured on it.
 """
@@ -11,7 +11,7 @@ import difflib
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load as tensors_from_bytes
@@ -20,7 +20,11 @@ from safetensors.torch import save as tensors_to_bytes
 from tutor.checkpoints import write_atomically
 from tutor.game import Model
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _WEIGHTS = files("tutor") / "weights"
+_RESULTS = files("tutor") / "results"
 
 
 def names() -> list[str]:
@@ -40,7 +44,7 @@ def provenance(name: str) -> dict[str, Any]:
         >>> provenance("vae_mnist_2d")["model"]
         'VAE'
     """
-    _known(name)
+    _known(name, names())
     return json.loads((_WEIGHTS / f"{name}.json").read_text())
 
 
@@ -61,6 +65,28 @@ def load(name: str) -> Model:
     tensors = tensors_from_bytes((_WEIGHTS / f"{name}.safetensors").read_bytes())
     model.load_state_dict({key: value.float() for key, value in tensors.items()})
     return model.eval()
+
+
+def results(name: str) -> pd.DataFrame:
+    """The stored rows of an experiment, a table; ``attrs`` says where they come from.
+
+    The files are written by the scripts in ``experiments/`` and by nothing else.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+
+    Example:
+        >>> table = results("vae_mnist_2d")
+        >>> bool((table["elbo"] < table["exact"]).all())
+        True
+    """
+    import pandas as pd
+
+    _known(name, [f.name.removesuffix(".json") for f in _RESULTS.iterdir() if ".json" in f.name])
+    stored = json.loads((_RESULTS / f"{name}.json").read_text())
+    table = pd.DataFrame(stored.pop("rows"))
+    table.attrs.update(stored)
+    return table
 
 
 def halve(model: Model) -> Model:
@@ -93,8 +119,8 @@ def save(model: Model, folder: Path, name: str, provenance: dict[str, Any]) -> N
     write_atomically(folder / f"{name}.json", (text + "\n").encode())
 
 
-def _known(name: str) -> None:
-    if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1)
+def _known(name: str, known: list[str]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no shipped model is called {name!r}{hint} Known: {', '.join(names())}")
+        raise ValueError(f"nothing shipped is called {name!r}{hint} Known: {', '.join(known)}")
