@@ -67,6 +67,7 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert table.loc[50].tolist() == resumed.loc[50].tolist()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_equals_uninterrupted(tmp_path):
     steps, rng = 1000, random.Random(0)
     assert run_in_process(tmp_path / "whole", steps).wait() == 0
@@ -207,6 +208,7 @@ def test_a_read_only_disk_is_told_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="advisory locks are POSIX")
+@pytest.mark.slow
 def test_two_processes_on_one_folder(tmp_path):
     process = run_in_process(tmp_path, 10_000_000)
     try:
