@@ -22,7 +22,7 @@ from tutor.palette import PALETTE
 from tutor.priors import Gaussian
 from tutor.widgets import LatentExplorer, LiveFigure
 from tutor.widgets._live import PALETTE_ON_DARK, VIEW, source
-from tutor.widgets.latent_explorer import prior_contours
+from tutor.widgets.contours import prior_contours
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_no_text_of_the_data_can_end_the_script(model):
 
 
 def test_the_modules_have_nothing_that_ends_a_script():
-    for name in ("page.js", "runtime.js", "latent_explorer.js", "mount.js"):
+    for name in ("page.js", "runtime.js", "plane.js", "latent_explorer.js", "mount.js"):
         assert "</script" not in source(name).lower()
         assert "<!--" not in source(name)
 
@@ -316,3 +316,12 @@ def test_codes_that_are_not_finite(dataset):
     nn.init.constant_(broken.encoder[-1].bias, float("nan"))
     with pytest.raises(ValueError, match="returns NaN or infinite codes"):
         LatentExplorer(broken, dataset, points=5)
+
+
+def test_a_choice_must_be_one_of_the_points(widget):
+    from traitlets import TraitError
+
+    with pytest.raises(TraitError, match=r"selected is 120; .* among the 120 that"):
+        widget.selected = 120
+    with pytest.raises(TraitError, match="two finite numbers"):
+        widget.z = [0.0, float("nan")]

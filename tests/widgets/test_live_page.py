@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 import torch
 
-from tests.widgets.figures import Shown, Visit
+from tests.widgets.figures import PAGE, Shown, Visit
 
 pytestmark = pytest.mark.browser
 
@@ -353,3 +356,65 @@ def test_a_figure_in_a_closed_box_is_drawn_when_it_opens(chromium, tmp_path, mlp
         visit.page.get_by_text("Open").click()
         visit.page.wait_for_selector(".tutor-explorer[data-theme]")
         assert visit.pixels_of_map().float().std() > 1
+
+
+# -- the contract with a kernel -------------------------------------------------------------------
+
+MODEL = """
+  window.model = (() => {
+    const state = STATE;
+    const view = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+    for (const [name, text] of Object.entries(BYTES)) state[name] = WRAP;
+    const listeners = [];
+    return {
+      saves: 0, listeners,
+      get: (name) => state[name],
+      set: (name, value) => { state[name] = value; },
+      on: (event, f) => listeners.push([event, f]),
+      off(event, f) {
+        listeners.splice(listeners.findIndex(([e, g]) => e === event && g === f), 1);
+      },
+      save_changes() { this.saves += 1; },
+      fromPython(name, value) {
+        state[name] = value;
+        for (const [event, f] of [...listeners]) if (event === `change:${name}`) f();
+      },
+    };
+  })();
+  const el = document.createElement("div");
+  window.stop = await figure.render({ model, el });
+  document.querySelector("main").prepend(el);      // after rendering, as some front ends do
+"""
+
+
+@pytest.mark.parametrize("wrap", ["new DataView(view(text))", "view(text)"])
+def test_the_module_keeps_the_widget_contract(chromium, tmp_path, mlp, wrap):
+    """Binary data as Jupyter's DataView or Colab's ArrayBuffer; z and selected both ways."""
+    page = tmp_path / "kernel.html"
+    payload = json.loads(
+        re.search(r'data-tutor-state="\w+">(.*?)</script>', mlp.widget.to_html(), re.DOTALL)[1]
+    )
+    module = str(mlp.widget._esm).replace("export default ", "const figure = ")
+    script = MODEL.replace("STATE", json.dumps(payload["state"])).replace("WRAP", wrap)
+    script = module + script.replace("BYTES", json.dumps(payload["bytes"]))
+    figure = f'<style>{mlp.widget._css}</style><script type="module">{script}</script>'
+    page.write_text(PAGE.replace("{figure}", figure), encoding="utf-8")
+    with Visit(chromium, page.as_uri()) as visit:
+        visit.page.mouse.click(*visit.at(7))
+        visit.page.wait_for_function("() => model.get('selected') === 7")
+        x, y = visit.at(3)
+        before = visit.page.evaluate("() => model.saves")
+        for step in range(40):
+            visit.page.mouse.move(x - 40 + step, y)
+        visit.page.wait_for_function(
+            "() => `${model.get('z')}` === `${document.querySelector('.tutor-explorer').__z()}`"
+        )
+        # forty moves within a second or so reach Python at most ten times a second
+        assert 1 <= visit.page.evaluate("() => model.saves") - before < 30
+        visit.page.evaluate("() => model.fromPython('z', [0.25, -0.5])")
+        visit.page.evaluate("() => model.fromPython('selected', 9)")
+        visit.settle()
+        assert visit.point().tolist() == pytest.approx([0.25, -0.5])
+        assert visit.page.locator(".tutor-facts").inner_text().startswith("Image 9, ")
+        visit.page.evaluate("() => stop()")
+        assert visit.page.evaluate("() => model.listeners.length") == 0

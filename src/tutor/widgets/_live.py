@@ -53,7 +53,7 @@ def bundle(*names: str) -> str:
     neither, and a notebook or page has one file to carry.
 
     Example:
-        >>> "import" in bundle("page.js", "runtime.js", "latent_explorer.js")
+        >>> "import" in bundle("page.js", "runtime.js", "plane.js", "latent_explorer.js")
         False
     """
     texts = [re.sub(r'^import [^;]*? from "\./[^"]*";\n', "", source(n), flags=re.M) for n in names]
