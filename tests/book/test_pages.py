@@ -49,9 +49,10 @@ def test_links_lead_somewhere(html, page):
                 target /= "index.html"
             if not target.exists():
                 broken.append(element[attribute])
-            elif url.fragment and target.suffix == ".html":
-                if unquote(url.fragment) not in anchors(target):
-                    broken.append(element[attribute])
+            elif url.fragment and target.suffix == ".html" and (
+                unquote(url.fragment) not in anchors(target)
+            ):
+                broken.append(element[attribute])
     assert not broken, broken
 
 
@@ -84,7 +85,8 @@ def test_notebook_pages_open_in_colab_and_can_be_downloaded(html):
         links = {a["href"] for a in soup(page).find_all("a", href=True)}
         colab = "https://colab.research.google.com/github"
         assert f"{colab}/{repository}/blob/main/notebooks/{notebook.name}" in links
-        (source,) = {link for link in links if link.endswith(f"/{notebook.name}") and "_sources" in link}
+        own = {link for link in links if link.endswith(f"/{notebook.name}")}
+        (source,) = {link for link in own if "_sources" in link}
         copy = (page.parent / source).resolve()
         assert copy.read_bytes() == notebook.read_bytes()
 
@@ -109,7 +111,7 @@ def test_each_equation_links_to_its_row(html):
     assert marks >= 10
 
 
-# -- in the browser ----------------------------------------------------------------------------------
+# -- in the browser -------------------------------------------------------------------------------
 
 
 class Visit:
