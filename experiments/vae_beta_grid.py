@@ -9,11 +9,11 @@ Two latent dimensions, MNIST binarised at every fetch, one seed a beta.  The par
 from __future__ import annotations
 
 import torch
-from tutor.metrics.surgery import surgery
 
 import tutor
 from experiments.record import ROOT, save_rows
 from tutor.metrics import likelihood
+from tutor.metrics.surgery import surgery
 from tutor.models import BetaVAE
 
 BETAS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from tutor.metrics.ais import ais
 
 import tutor
 from experiments.record import ROOT, save_rows
 from experiments.vae_figure2 import paper_vae
+from tutor.metrics.ais import ais
 from tutor.metrics.likelihood import elbo, iwae
 
 TRAIN_SIZES = (1_000, 50_000)

@@ -11,11 +11,11 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from tutor.metrics.ais import ais
 
 import tutor
 from experiments.record import ROOT, origin, save_rows
 from tutor.metrics import likelihood
+from tutor.metrics.ais import ais
 from tutor.models import VAE
 
 SEEDS = (0, 1, 2)

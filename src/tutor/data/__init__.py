@@ -5,7 +5,7 @@
 ``mnist``          70 000 handwritten digits, 28x28; downloaded once, or found in ``TUTOR_DATA``
 ``fashion_mnist``  70 000 pieces of clothing, 28x28; likewise
 ``four_points``    the four 2x2 images on which AVB shows what a posterior can do
-=================  ==================================================================================
+=================  =================================================================================
 
 Two environment variables matter. ``TUTOR_DATA`` names a folder of the reader's with ``mnist/`` and
 ``fashion_mnist/`` in it, which is only read. ``TUTOR_CACHE`` moves the folder for downloads.
