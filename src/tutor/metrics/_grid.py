@@ -38,28 +38,44 @@ def gauss_hermite(nodes: int, dim: int) -> tuple[Tensor, Tensor]:
     return grid, torch.cartesian_prod(*[weight] * dim).reshape(-1, dim).prod(-1)
 
 
-def pairwise_log_likelihood(likelihood: Distribution, x: Tensor) -> Tensor:
-    """``log p(x_i | z_g)`` of every image under every decoded point, shape ``(images, points)``.
+class PairwiseLogLikelihood:
+    """``log p(x_i | z_g)`` of every image under every decoded point.
 
-    For both likelihoods of this package it is one matrix product.
+    For both likelihoods of this package it is one matrix product; what depends on the points
+    alone is computed once, so that different images may look at different points.
     """
-    if tuple(x.shape[1:]) != tuple(likelihood.event_shape):
-        raise ValueError(
-            f"images have shape {tuple(x.shape)}, the decoder makes images of shape "
-            f"{tuple(likelihood.event_shape)}; build the model with image_shape= of your data"
-        )
-    if isinstance(likelihood, BernoulliLikelihood):
-        logits = likelihood.logits.flatten(1)
-        # x log y + (1 - x) log(1 - y) = x logit - softplus(logit)
-        return x.flatten(1) @ logits.T - softplus(logits).sum(1)
-    if isinstance(likelihood, GaussianLikelihood) and _is_constant(likelihood.stddev):
-        std = likelihood.stddev.flatten()[0].double()
-        # The squares nearly cancel when x is close to the mean, so this one is in float64.
-        a, b = x.flatten(1).double() / std, likelihood.mean.flatten(1).double() / std
-        distance = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
-        constant = a.shape[1] * (std.log() + 0.5 * math.log(2 * math.pi))
-        return (-0.5 * distance - constant).to(x.dtype)
-    return likelihood.log_prob(x.unsqueeze(1))
+
+    def __init__(self, likelihood: Distribution) -> None:
+        self.likelihood = likelihood
+        self.kind = "any"
+        if isinstance(likelihood, BernoulliLikelihood):
+            self.kind = "bernoulli"
+            self.points = likelihood.logits.flatten(1)  # (points, pixels)
+            self.constant = softplus(self.points).sum(1)
+        elif isinstance(likelihood, GaussianLikelihood) and _is_constant(likelihood.stddev):
+            self.kind = "gaussian"
+            # The squares nearly cancel when x is close to the mean, so this one is in float64.
+            self.std = likelihood.stddev.flatten()[0].double()
+            self.points = likelihood.mean.flatten(1).double() / self.std
+            log_scale = self.std.log() + 0.5 * math.log(2 * math.pi)
+            self.constant = 0.5 * self.points.square().sum(1) + self.points.shape[1] * log_scale
+
+    def __call__(self, x: Tensor, points: slice = slice(None)) -> Tensor:
+        """Images ``(n, C, H, W)`` under some of the points: shape ``(n, points)``."""
+        if tuple(x.shape[1:]) != tuple(self.likelihood.event_shape):
+            raise ValueError(
+                f"images have shape {tuple(x.shape)}, the decoder makes images of shape "
+                f"{tuple(self.likelihood.event_shape)}; build the model with image_shape= of "
+                "your data"
+            )
+        if self.kind == "bernoulli":
+            # x log y + (1 - x) log(1 - y) = x logit - softplus(logit)
+            return x.flatten(1) @ self.points[points].T - self.constant[points]
+        if self.kind == "gaussian":
+            a = x.flatten(1).double() / self.std
+            cross = a @ self.points[points].T - 0.5 * a.square().sum(1, keepdim=True)
+            return (cross - self.constant[points]).to(x.dtype)
+        return self.likelihood.log_prob(x.unsqueeze(1))[:, points]
 
 
 def _is_constant(values: Tensor) -> bool:

@@ -126,9 +126,10 @@ def surgery(
 
     Book equations: elbo-surgery, mutual-information, kl-decomposition.  Everything but the
     entropies of q(z) and of its marginals has a closed form; these are integrated on a grid over
-    all the mass.  On a grid the mixture of N diagonal Gaussians is one matrix product, axis against axis.
-    The spacing is halved until each entropy moves by less than ``tolerance``; the error is then
-    far below it, since the integrand is smooth.  Source: Hoffman & Johnson (2016); Chen et al.
+    all the mass.  On a grid the mixture of N diagonal Gaussians is one matrix product, axis
+    against axis.  The spacing is halved until each entropy moves by less than ``tolerance``; the
+    error is then far below it, since the integrand is smooth.  Source: Hoffman & Johnson (2016);
+    Chen et al.
     (arXiv 1802.04942).
 
     Args:
