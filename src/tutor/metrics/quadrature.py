@@ -100,7 +100,7 @@ def _quadrature(model: nn.Module, x: Tensor, tolerance: float) -> Tensor:
             break
         near = unsettled[image] & (mass > evidence[image] - _NEGLIGIBLE)
         # A ridge may slip between the points of a coarse grid: there, look at neighbours too.
-        reach = range(-1, 3) if per_axis < 8 * _HALF_WIDTH else range(2)
+        reach = range(-1, 3) if per_axis < 16 * _HALF_WIDTH else range(2)
         pairs = _children(patch[near], dim, per_axis, reach) * n + image[near]
         pairs = pairs[pairs >= 0].unique()
         per_axis *= 2
