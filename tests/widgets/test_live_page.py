@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -356,6 +357,20 @@ def test_a_figure_in_a_closed_box_is_drawn_when_it_opens(chromium, tmp_path, mlp
         visit.page.get_by_text("Open").click()
         visit.page.wait_for_selector(".tutor-explorer[data-theme]")
         assert visit.pixels_of_map().float().std() > 1
+
+
+def test_a_sandboxed_frame_without_origin_runs_it(chromium, tmp_path, mlp):
+    """So are stored outputs shown by Colab: scripts may run, and nothing else is granted."""
+    page = tmp_path / "frame.html"
+    inner = html.escape(mlp.page.read_text(encoding="utf-8"), quote=True)
+    frame = f'<iframe title="output" sandbox="allow-scripts" width="800" srcdoc="{inner}"></iframe>'
+    page.write_text(PAGE.replace("{figure}", frame), encoding="utf-8")
+    visit = Visit(chromium, page.as_uri(), figure=False)
+    with visit:
+        inside = visit.page.frame_locator("iframe")
+        inside.locator(".tutor-explorer[data-theme]").wait_for()
+        inside.locator(".tutor-map").press("Enter")
+        inside.locator(".tutor-facts", has_text="Image ").wait_for()
 
 
 # -- the contract with a kernel -------------------------------------------------------------------
