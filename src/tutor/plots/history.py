@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def curves(history: pd.DataFrame, *, units: str = "nats", smooth: int = 5) -> Figure:
-    """A training history, a panel for each term: every row faint, a running mean over it.
+def curves(history: pd.DataFrame, *, units: str = "nats", smooth: int = 1) -> Figure:
+    """A training history, a panel for each term.
 
     Args:
         history: indexed by step, columns ``"<player>/<term>"``, as `tutor.fit` returns it.
         units: of the vertical axes.
-        smooth: rows in the running mean, which looks back only (`tutor.fit` has already averaged
-            50 steps into a row).
+        smooth: rows in a running mean, which looks back only; the rows stay visible, faint.
+            `tutor.fit` has already averaged 50 steps into a row.
 
     Raises:
         ValueError: if the history is empty.
@@ -41,7 +41,8 @@ def curves(history: pd.DataFrame, *, units: str = "nats", smooth: int = 5) -> Fi
     )
     for ax, name in zip(grid.flat, history.columns, strict=False):
         values = history[name].dropna()  # a player that did not move at a step left a gap
-        ax.plot(values.index, values, color=colour(0), alpha=0.25, linewidth=0.8, linestyle="-")
+        if smooth > 1:
+            ax.plot(values.index, values, color=colour(0), alpha=0.25, linewidth=0.8, linestyle="-")
         mean = values.rolling(min(smooth, len(values)), min_periods=1).mean()
         ax.plot(mean.index, mean, color=colour(0), linestyle="-")
         ax.set(title=name, xlabel="step", ylabel=units)
