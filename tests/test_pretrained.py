@@ -1,0 +1,64 @@
+"""Shipped weights: they load, they are the ones that were measured, and errors name what exists."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import tutor
+from tutor import pretrained
+from tutor.models import VAE
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_shipped_models_load_and_say_where_they_come_from(name):
+    model = pretrained.load(name)
+    assert not model.training
+    made = pretrained.provenance(name)
+    assert {"model", "arguments", "data", "steps", "measured", "origin"} <= made.keys()
+    assert {"command", "version", "torch", "machine", "date"} <= made["origin"].keys()
+
+
+def test_the_shipped_vae_is_the_one_that_was_measured():
+    test = tutor.data.load("mnist", split="test", fallback="digits")
+    if test.name != "mnist":
+        pytest.skip("MNIST is not at hand")
+    model = pretrained.load("vae_mnist_2d")
+    x = test.binarized(seed=0)[:]
+    measured = pretrained.provenance("vae_mnist_2d")["measured"]
+    bound = tutor.metrics.elbo(model, x, generator=torch.Generator().manual_seed(7))
+    # one draw an image: the spread over draws of the mean of 10 000 is below 0.1 nats
+    assert bound.mean().item() == pytest.approx(measured["elbo"], abs=0.5)
+
+
+def test_save_and_load_give_the_same_weights(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = pretrained.halve(VAE(3, image_shape=(1, 4, 4)))
+    pretrained.save(
+        model, tmp_path, "mine", {"arguments": {"latent_dim": 3, "image_shape": [1, 4, 4]}}
+    )
+    monkeypatch.setattr(pretrained, "_WEIGHTS", tmp_path)
+    assert pretrained.names() == ["mine"]
+    again = pretrained.load("mine")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+
+
+def test_weights_that_would_change_are_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"does not fit float16; call halve"):
+        pretrained.save(VAE(3, image_shape=(1, 4, 4)), tmp_path, "mine", {})
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'vae_mnist2d'; did you mean 'vae_mnist_2d'\?"):
+        pretrained.load("vae_mnist2d")
+    with pytest.raises(ValueError, match=r"Known: .*vae_beta_grid"):
+        pretrained.results("nothing")
+
+
+def test_results_are_tables_with_their_origin():
+    for file in pretrained._RESULTS.iterdir():
+        table = pretrained.results(file.name.removesuffix(".json"))
+        assert len(table) > 0
+        assert {"command", "version", "torch", "machine", "date"} <= table.attrs["origin"].keys()
+        assert table.attrs["origin"]["command"].startswith("python -m experiments.")
