@@ -27,7 +27,9 @@ DEFINITIONS = TESTS / "definitions.toml"
 
 # -- the book's labels --------------------------------------------------------------------
 
-_CODE = re.compile(r"^( *)(`{3,})(?!\{)[^\n`]*\n.*?^ *\2`* *$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(  # a fenced block, or a span of code in a line
+    r"^( *)(`{3,})(?!\{)[^\n`]*\n.*?^ *\2`* *$|(?<!`)`[^`\n]+`(?!`)", re.MULTILINE | re.DOTALL
+)
 _DISPLAY = re.compile(r"\$\$.*?\$\$(?: *\((?P<label>[^()\s]+)\))?", re.DOTALL)
 _DIRECTIVE = re.compile(
     r"^ *(?P<fence>:{3,}|`{3,})\{(?P<name>math|prf:(?:theorem|lemma|proposition|corollary))\}"
@@ -43,7 +45,7 @@ def labels_in_text(text: str) -> list[str]:
     Raises:
         ValueError: a theorem or a ``math`` directive has no label.
 
-    >>> labels_in_text("$$ a = b $$ (first)")
+    >>> labels_in_text("$$ a = b $$ (first), written `$$ a = b $$ (label)`")
     ['first']
     """
     text = _CODE.sub("", text)
