@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -115,13 +116,22 @@ def test_each_equation_links_to_its_row(html):
 # -- in the browser -------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def context(chromium) -> Iterator:
+    """One context for all pages, so that the theme's files are fetched once."""
+    context = chromium.new_context()
+    yield context
+    context.close()
+
+
 class Visit:
     """One page in the browser, with everything it asked for and complained about."""
 
-    def __init__(self, browser, url: str, own: str, width: int = 1280) -> None:
+    def __init__(self, context, url: str, own: str, width: int = 1280) -> None:
         self.url = url
-        self.context = browser.new_context(viewport={"width": width, "height": 900})
-        self.page = self.context.new_page()
+        self.page = context.new_page()
+        self.page.set_default_timeout(120_000)  # a busy machine may take long over a megabyte
+        self.page.set_viewport_size({"width": width, "height": 900})
         self.foreign: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda request: self._request(request.url, own))
@@ -135,7 +145,7 @@ class Visit:
         self.page.goto(url, wait_until="load")
         # index.html only leads to the first page
         self.page.wait_for_function("document.querySelector('main') !== null")
-        self.page.evaluate("window.MathJax?.startup?.promise")
+        self.page.evaluate("window.MathJax?.startup?.promise.then(() => true)")
         self.page.wait_for_timeout(50)
 
     def _request(self, url: str, own: str) -> None:
@@ -146,7 +156,7 @@ class Visit:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.context.close()
+        self.page.close()
 
     def check_quiet(self) -> None:
         assert not self.foreign, f"asks other hosts: {self.foreign}"
@@ -191,8 +201,8 @@ class Visit:
 
 
 @each_opened_page
-def test_page_from_a_server(chromium, server, html, page):
-    with Visit(chromium, f"{server}/{page}", server) as visit:
+def test_page_from_a_server(context, server, html, page):
+    with Visit(context, f"{server}/{page}", server) as visit:
         visit.check_math()
         visit.check_quiet()
         visit.theme("light")
@@ -207,28 +217,28 @@ def test_page_from_a_server(chromium, server, html, page):
 
 
 @each_opened_page
-def test_page_from_disk(chromium, html, page):
-    with Visit(chromium, f"{html.as_uri()}/{page}", "file:", width=390) as visit:
+def test_page_from_disk(context, html, page):
+    with Visit(context, f"{html.as_uri()}/{page}", "file:", width=390) as visit:
         visit.check_math()
         visit.check_width()
         visit.check_quiet()
 
 
 @pytest.mark.parametrize("origin", ["server", "disk"])
-def test_search_finds_a_word(chromium, server, html, origin):
+def test_search_finds_a_word(context, server, html, origin):
     base, own = (server, server) if origin == "server" else (html.as_uri(), "file:")
-    with Visit(chromium, f"{base}/search.html?q=posterior", own) as visit:
-        visit.page.wait_for_selector("#search-results li a", timeout=10_000)
+    with Visit(context, f"{base}/search.html?q=posterior", own) as visit:
+        visit.page.wait_for_selector("#search-results li a")
         visit.check_quiet()
 
 
-def test_the_first_page_is_the_introduction(chromium, server, html):
-    with Visit(chromium, f"{server}/", server) as visit:
+def test_the_first_page_is_the_introduction(context, server, html):
+    with Visit(context, f"{server}/", server) as visit:
         assert visit.page.url.endswith("/book/intro.html")
 
 
-def test_the_theme_can_be_switched_by_keyboard(chromium, server, html):
-    with Visit(chromium, f"{server}/book/intro.html", server) as visit:
+def test_the_theme_can_be_switched_by_keyboard(context, server, html):
+    with Visit(context, f"{server}/book/intro.html", server) as visit:
         before = visit.page.evaluate("document.documentElement.dataset.mode")
         visit.page.locator(".theme-switch-button:visible").first.focus()
         visit.page.keyboard.press("Enter")
