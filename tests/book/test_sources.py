@@ -13,7 +13,7 @@ BOOK = Path(__file__).parents[2] / "book"
 def test_every_public_module_is_on_the_api_page():
     page = (BOOK / "api.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"automodule:: tutor\.(\w+)", page))
-    assert tutor._SUBMODULES <= shown
+    assert shown >= tutor._SUBMODULES
 
 
 def test_every_citation_has_an_entry_and_a_year():
