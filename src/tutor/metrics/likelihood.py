@@ -93,7 +93,8 @@ def exact_elbo(model: nn.Module, x: Tensor, *, nodes: int = 32) -> Tensor:
     x = on_model(model, x)
     with evaluating(model):
         q = model.encode(x)
-        return expected_log_likelihood(model, x, q, nodes) - closed_form_kl(model, q)
+        kl = closed_form_kl(model, q)  # first, for it refuses what is not Gaussian
+        return expected_log_likelihood(model, x, q, nodes) - kl
 
 
 def expected_log_likelihood(model: nn.Module, x: Tensor, q: DiagonalGaussian, nodes: int) -> Tensor:

@@ -59,8 +59,9 @@ def minibatch_stratified(q: DiagonalGaussian, z: Tensor, data_size: int) -> Aggr
     ``q(z_i) ~ sum_j W_ij q(z_i|x_j)`` with the weights of `stratified_log_weights`.
 
     Book equation: mss.  Inside the logarithm it is unbiased when the rest of the batch is drawn
-    without replacement; the logarithm of it is too low on average (Jensen).  Source: Chen et al.
-    (arXiv 1802.04942), appendix.
+    without replacement; the logarithm of it is too low on average (Jensen).  It is not exact even
+    when the batch is the whole data set, since the weights of the others are not equal.  Source:
+    Chen et al. (arXiv 1802.04942), appendix.
 
     Args:
         q: posteriors of the batch, M of them.

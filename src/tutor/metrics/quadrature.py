@@ -189,6 +189,12 @@ def _refuse_bad(evidence: Tensor, error: Tensor, outside: Tensor, tolerance: flo
             f"log p(x) is not finite for {(~evidence.isfinite()).sum().item()} of {len(evidence)} "
             "images; the decoder returns NaN or infinity (did training diverge?)"
         )
+    cut = outside > tolerance
+    if cut.any():
+        raise RuntimeError(
+            f"{cut.sum().item()} of {len(cut)} images have more than {tolerance} of their evidence "
+            "at the border of [-8, 8]; the integral is cut off there, so use method='ais' for them"
+        )
     late = error > tolerance
     if late.any():
         raise RuntimeError(
@@ -196,12 +202,6 @@ def _refuse_bad(evidence: Tensor, error: Tensor, outside: Tensor, tolerance: flo
             f"spacing {1 / _CELLS / 2 ** (_LEVELS - 1):.4f} the error may be up to "
             f"{error.max().item():.2g} nats; the posterior is too narrow for this grid, "
             'so raise tolerance= or use method="ais"'
-        )
-    cut = outside > tolerance
-    if cut.any():
-        raise RuntimeError(
-            f"{cut.sum().item()} of {len(cut)} images have more than {tolerance} of their evidence "
-            "at the border of [-8, 8]; the integral is cut off there, so use method='ais' for them"
         )
 
 
