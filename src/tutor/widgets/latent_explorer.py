@@ -147,7 +147,7 @@ class LatentExplorer(LiveFigure):
         from matplotlib.figure import Figure
 
         low, high, bottom, top = self.bounds
-        figure = Figure(figsize=(6.6, 3.35), dpi=100, facecolor=CARD, layout="constrained")
+        figure = Figure(figsize=(6.6, 3.35), dpi=84, facecolor=CARD, layout="constrained")
         plane, grid = figure.subplots(1, 2)
         codes = np.frombuffer(self.codes, "<f4").reshape(-1, 2)
         labels = np.frombuffer(self.labels, "u1") if self.labels else np.zeros(len(codes), "u1")
