@@ -67,8 +67,8 @@ def exact_elbo(model: nn.Module, x: Tensor, *, nodes: int = 32) -> Tensor:
 
     Book equation: elbo.  ``nodes ** dim`` decoded points an image: meant for one or two latent
     dimensions.  Exact when log p(x|z) is a polynomial of degree below ``2 nodes`` around the
-    posterior, as in a linear-Gaussian model; a decoder with ReLU has kinks, and the error is
-    then about that of a sum with so many terms (1e-3 nats and less on MNIST).
+    posterior, as in a linear-Gaussian model.  A decoder with ReLU has kinks, which a smooth rule
+    feels: on MNIST, 32 nodes and 64 differ by up to some 0.005 nats.
 
     Args:
         model: has ``encode`` (a `DiagonalGaussian`), ``decode`` and ``prior`` (`Gaussian`).
