@@ -15,11 +15,12 @@ import torch
 
 import tutor
 from experiments.record import ROOT, save_rows
+from tutor.divergences import gaussian_kl
 from tutor.metrics.likelihood import elbo, iwae
 from tutor.models import VAE
 from tutor.nets import mlp_decoder, mlp_encoder
 
-EPOCHS, BATCH, IMAGES = 60, 100, 10_000
+EPOCHS, BATCH, IMAGES = 180, 100, 10_000
 OUT = ROOT / "build" / "experiments" / "vae_binary_mnist"
 
 
@@ -41,8 +42,11 @@ def main() -> None:
         progress=False,
     )
     draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        q = model.cpu().encode(test)
     row = {
         "epochs": EPOCHS,
+        "rate": gaussian_kl(q.mean, q.log_var).mean().item(),
         "negative_elbo": -elbo(model, test, samples=5, generator=draw).mean().item(),
         "negative_iwae_200": -iwae(model, test, samples=200, generator=draw).mean().item(),
     }
