@@ -324,7 +324,7 @@ def _table(app, docname: str, page: str, statements: list[dict], data: dict) -> 
                 _entry(nodes.Text(f"{row['difference']:.2g}")),
             )
     group += body
-    return nodes.table("", group, classes=["ties"])
+    return nodes.table("", group, classes=["ties", "colwidths-given"])
 
 
 def _entry(*children: nodes.Node) -> nodes.entry:

@@ -68,17 +68,33 @@ def _cell_of(node: nodes.Node) -> str:
 
 
 def mend_tables(app, doctree: nodes.document) -> None:
-    """The empty corner cells of pandas tables are no headers."""
+    """An empty corner cell is no header in a pandas table; in Markdown it gets a hidden word."""
     for raw in doctree.findall(nodes.raw):
         if "html" in raw.get("format", "") and "<th></th>" in raw.astext():
             raw.children = [nodes.Text(raw.astext().replace("<th></th>", "<td></td>"))]
+    for head in doctree.findall(nodes.thead):
+        for entry in head.findall(nodes.entry):
+            if not entry.astext().strip():
+                word = nodes.raw("", '<span class="visually-hidden">Row</span>', format="html")
+                entry.children = []
+                entry += word
+
+
+REPEATED = {"proof-content", "proof", "exercise-content", "solution-content"}
 
 
 def drop_repeated_ids(app, doctree: nodes.document, docname: str) -> None:
-    """sphinx-proof gives every theorem's body, and every proof, the same id."""
+    """sphinx-proof and sphinx-exercise give all bodies of one kind the same id."""
     for node in doctree.findall(lambda n: isinstance(n, (nodes.section, nodes.admonition))):
-        if node["ids"] in (["proof-content"], ["proof"]):
-            node["ids"] = []
+        node["ids"] = [name for name in node["ids"] if name not in REPEATED]
+
+
+def flatten_module_list(app, pagename, templatename, context, doctree) -> None:
+    """viewcode nests lists in a way that HTML does not allow."""
+    if pagename == "_modules/index":
+        title, _, rest = context["body"].partition("<ul>")
+        items = rest.replace("<ul>", "").replace("</ul>", "")
+        context["body"] = f"{title}<ul>{items}</ul>"
 
 
 def list_references(app, doctree: nodes.document, docname: str) -> None:
@@ -134,5 +150,6 @@ def setup(app):
     app.connect("doctree-read", mend_tables)
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", list_references)
+    app.connect("html-page-context", flatten_module_list)
     app.connect("doctree-read", add_stamp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
