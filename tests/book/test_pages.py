@@ -128,7 +128,6 @@ class Visit:
     """One page in the browser, with everything it asked for and complained about."""
 
     def __init__(self, context, url: str, own: str, width: int = 1280) -> None:
-        self.url = url
         self.page = context.new_page()
         self.page.set_default_timeout(120_000)  # a busy machine may take long over a megabyte
         self.page.set_viewport_size({"width": width, "height": 900})
@@ -179,9 +178,7 @@ class Visit:
         options = {"preload": False, "resultTypes": ["violations"]}
         if rules:
             options["runOnly"] = list(rules)
-        # The thousands of coloured words of listings look alike on all pages; chapters show them.
-        listings = {"exclude": [[".highlight pre span"]]} if "notebooks/" not in self.url else None
-        found = Axe().run(self.page, context=listings, options=options).response["violations"]
+        found = Axe().run(self.page, options=options).response["violations"]
         faults = [
             f"{v['impact']}: {v['id']}: {v['help']}\n    {node['html'][:300]}"
             for v in found
