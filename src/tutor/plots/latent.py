@@ -158,14 +158,13 @@ def _prior_contours(ax: Axes, prior: Any) -> None:
     falling = density.sort(descending=True).values
     share = falling.cumsum(0) / falling.sum()
     levels = [falling[int((share < mass).sum())].item() for mass in PRIOR_MASS]
+    names = {level: f"{mass:.0%} of p(z)" for level, mass in zip(levels, PRIOR_MASS, strict=True)}
+    if len(names) < len(PRIOR_MASS):  # flat: any region of that area would do, so show the edge
+        names = {levels[-1] / 2: "all of p(z)"}
     lines = ax.contour(
-        x, y, density.reshape(x.shape), levels=sorted(levels), colors=INK, linewidths=0.8,
+        x, y, density.reshape(x.shape), levels=sorted(names), colors=INK, linewidths=0.8,
         linestyles="dashed",
     )  # fmt: skip
-    names = {
-        level: f"{mass:.0%} of p(z)"
-        for level, mass in zip(sorted(levels), sorted(PRIOR_MASS, reverse=True), strict=True)
-    }
     ax.clabel(lines, fmt=names, fontsize=7)
 
 
