@@ -117,7 +117,8 @@ def test_no_pickle_and_one_state_file(tmp_path):
     assert names == ["checkpoint.json", "lock", "state-000000040.safetensors"]
     meta = json.loads((tmp_path / "checkpoint.json").read_text())
     assert meta["step"] == 40
-    assert meta["run"] == {"seed": 0, "batch_size": 8, "examples": 32}
+    run = meta["run"]
+    assert (run["seed"], run["batch_size"], run["examples"]) == (0, 8, 32)
 
 
 def test_another_models_checkpoint_is_refused(tmp_path):
@@ -126,6 +127,63 @@ def test_another_models_checkpoint_is_refused(tmp_path):
         fit(BetaVAE(image_shape=(1, 4, 4)), DATA, steps=20, checkpoint=tmp_path)
     with pytest.raises(CheckpointError, match=r"of another model: a VAE.*there and.*here"):
         fit(VAE(3, image_shape=(1, 4, 4)), DATA, steps=20, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({}, {"data": 1 - DATA}, "made with data="),
+        ({}, {"optimizer": partial(torch.optim.SGD, lr=0.1)}, "made with the optimisers"),
+        ({}, {"model": {"likelihood": "gaussian", "decoder_std": 0.1}}, "another VAE: it has"),
+        (
+            {"kind": BetaVAE, "model": {"beta": 1.0}},
+            {"kind": BetaVAE, "model": {"beta": 50.0}},
+            r"beta=1\.0.*beta=50\.0",
+        ),
+    ],
+)
+def test_runs_that_only_look_alike_are_refused(tmp_path, first, second, message):
+    def play(kind=VAE, model=None, data=DATA, optimizer=None):
+        return fit(kind(image_shape=(1, 4, 4), **(model or {})), data, steps=10,
+                   checkpoint=tmp_path, optimizer=optimizer)  # fmt: skip
+
+    play(**first)
+    with pytest.raises(CheckpointError, match=message):
+        play(**second)
+
+
+def test_the_readers_own_files_are_left_alone(tmp_path):
+    own = [tmp_path / "film.mp4.part", tmp_path / "state-of-the-art.safetensors"]
+    for file in own:
+        file.write_bytes(b"mine")
+    fit(small_vae(), DATA, steps=2, checkpoint=tmp_path)
+    assert all(file.read_bytes() == b"mine" for file in own)
+
+
+def test_a_disk_without_locks_can_still_be_used(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    fit(small_vae(), DATA, steps=2, checkpoint=tmp_path)
+    assert (tmp_path / "checkpoint.json").exists()
+
+
+def test_the_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fit(small_vae(), DATA, steps=2, checkpoint="~/runs")
+    assert (tmp_path / "runs" / "checkpoint.json").exists()
+
+
+def test_a_checkpoint_that_lacks_a_part_is_damaged(tmp_path):
+    fit(small_vae(), DATA, steps=2, checkpoint=tmp_path)
+    meta = json.loads((tmp_path / "checkpoint.json").read_text())
+    del meta["recorder"]
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta))
+    with pytest.raises(CheckpointError, match=r"damaged \(it lacks \['recorder'\]\)"):
+        fit(small_vae(), DATA, steps=4, checkpoint=tmp_path)
 
 
 def test_other_settings_are_refused(tmp_path):

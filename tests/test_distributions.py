@@ -138,3 +138,26 @@ def test_prior():
         Gaussian(0)
     with pytest.raises(ValueError, match="z has 2 dimensions"):
         prior.log_prob(torch.zeros(1, 2))
+
+
+def test_samples_carry_no_gradient():
+    logits = torch.zeros(2, 1, 2, 2, requires_grad=True)
+    for likelihood in (BernoulliLikelihood(logits), GaussianLikelihood(logits, 0.5)):
+        assert not likelihood.sample(generator=seeded()).requires_grad
+
+
+def test_distributions_expand_as_in_torch():
+    for one, x in (
+        (posterior(3, 2), torch.zeros(3, 2)),
+        (BernoulliLikelihood(torch.zeros(3, 1, 2, 2)), torch.ones(3, 1, 2, 2)),
+        (GaussianLikelihood(torch.zeros(3, 1, 2, 2), 0.5), torch.ones(3, 1, 2, 2)),
+    ):
+        many = one.expand((4, 3))
+        assert type(many) is type(one)
+        assert torch.equal(many.log_prob(x), one.log_prob(x).expand(4, 3))
+
+
+@pytest.mark.parametrize("x", [torch.ones(1, 1, 2, 2).byte(), torch.ones(1, 1, 2, 2).bool()])
+def test_images_that_are_no_floats_are_refused(x):
+    with pytest.raises(TypeError, match=r"expected floats; use x\.float\(\)"):
+        BernoulliLikelihood(torch.zeros(1, 1, 2, 2)).log_prob(x)

@@ -79,3 +79,36 @@ def test_terms_carry_no_gradient():
     turn = Turn("a", x * 2, term=x * 3)
     assert turn.loss.requires_grad
     assert not turn.terms["term"].requires_grad
+
+
+def test_a_mistake_inside_players_is_not_hidden():
+    class Typo(Two):
+        @property
+        def players(self):
+            return {"a": [self.aa], "b": [self.b]}
+
+    with pytest.raises(AttributeError, match="'aa'"):
+        player_parameters(Typo())
+
+
+def test_a_bare_module_or_a_single_parameter_may_be_owned():
+    class Bare(Two):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(()))
+
+        @property
+        def players(self):
+            return {"a": self.a, "b": [self.b, self.scale]}
+
+    owned = player_parameters(Bare())
+    assert len(owned["a"]) == 2
+    assert len(owned["b"]) == 3
+
+    class Name(Two):
+        @property
+        def players(self):
+            return {"a": ["a"], "b": [self.b]}
+
+    with pytest.raises(TypeError, match="player 'a' lists 'a'; expected modules"):
+        player_parameters(Name())

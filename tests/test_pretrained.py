@@ -62,3 +62,11 @@ def test_results_are_tables_with_their_origin():
         assert len(table) > 0
         assert {"command", "version", "torch", "machine", "date"} <= table.attrs["origin"].keys()
         assert table.attrs["origin"]["command"].startswith("python -m experiments.")
+
+
+def test_a_weight_that_float16_cannot_hold_is_refused():
+    model = VAE(3, image_shape=(1, 4, 4))
+    with torch.no_grad():
+        model.decoder[0].bias[0] = 1e6
+    with pytest.raises(ValueError, match=r"decoder\.0\.bias has values beyond 65504"):
+        pretrained.halve(model)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import tutor
+from tutor.batches import BatchOrder
+from tutor.devices import resolve_device
 from tutor.game import Model, Turn
 from tutor.likelihoods import BernoulliLikelihood
-from tutor.training import BatchOrder, TrainingDiverged, resolve_device
+from tutor.training import TrainingDiverged
 
 fit = partial(tutor.fit, device="cpu", progress=False)
 
@@ -200,7 +203,16 @@ def test_a_nan_names_the_last_good_checkpoint(tmp_path):
         ({"dataset": torch.zeros(0, 1)}, ValueError, "at least one"),
         ({"dataset": torch.zeros(8, 1, dtype=torch.uint8)}, TypeError, "expected floats"),
         ({"dataset": [1, 2, 3]}, TypeError, "dataset is a list"),
-        ({"model": nn.Linear(1, 1)}, TypeError, "has no players"),
+        ({"model": nn.Linear(1, 1)}, TypeError, "model is Linear; expected an nn.Module with"),
+        ({"model": Line}, TypeError, "model is the class Line"),
+        ({"dataset": np.zeros((8, 1))}, TypeError, r"is a ndarray.*torch\.from_numpy"),
+        ({"seed": None}, TypeError, "seed is None; expected a whole number"),
+        ({"seed": 1.5}, TypeError, r"seed is 1\.5"),
+        ({"device": "gpu"}, ValueError, 'device is .gpu.; expected "auto"'),
+        ({"device": "meta"}, ValueError, "fit knows"),
+        ({"optimizer": "adam"}, TypeError, "gives 'line' a str; expected a function"),
+        ({"optimizer": lambda parameters: parameters}, TypeError, "made a list for 'line'"),
+        ({"optimizer": torch.optim.LBFGS}, TypeError, "takes no closure"),
     ],
 )
 def test_bad_input(change, error, message):
@@ -271,3 +283,100 @@ def test_a_short_training_improves_the_bound_and_warns_of_nothing():
     mean = images.mean(0).clamp(1e-6, 1 - 1e-6)
     baseline = -BernoulliLikelihood(mean.logit()[None]).log_prob(images).mean()
     assert history["autoencoder/loss"].iloc[-1] < baseline - 10
+
+
+class Frozen(Line):
+    """A frozen part stays in the mode its reader chose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Dropout().eval()
+
+
+def test_every_module_gets_its_own_mode_back():
+    model = Frozen()
+    fit(model, torch.ones(4, 1), steps=1, batch_size=4)
+    assert model.training
+    assert not model.frozen.training
+
+
+def test_numpy_counts_are_whole_numbers(tmp_path):
+    one = np.int64(1)
+    history = fit(Line(), torch.ones(4, 1), steps=one, batch_size=one, seed=one,
+                  checkpoint=tmp_path, checkpoint_every=one)  # fmt: skip
+    assert history.attrs["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (lambda m, x: iter(()), ValueError, "yielded no Turn, so nobody learns"),
+        (lambda m, x: Turn("line", m.net(x).sum()), TypeError, "returned a Turn.*yield Turn"),
+        (lambda m, x: m.net(x).sum(), TypeError, "returned a Tensor"),
+        (lambda m, x: None, TypeError, "returned a NoneType"),
+    ],
+)
+def test_a_step_that_is_no_generator_of_turns(step, error, message):
+    class Odd(Line):
+        pass
+
+    Odd.step = step
+    with pytest.raises(error, match=message):
+        fit(Odd(), torch.ones(4, 1), steps=1, batch_size=4)
+
+
+def test_a_graph_used_by_two_turns_is_explained():
+    class Stale(Duel):
+        def step(self, x):
+            shared = (self.left(x) * self.right(x)).sum(1).mean()
+            yield Turn("left", shared)
+            yield Turn("right", shared)
+
+    with pytest.raises(RuntimeError) as caught:
+        fit(Stale(), torch.ones(4, 1), steps=1, batch_size=4)
+    assert any("must be detached" in note for note in caught.value.__notes__)
+
+
+def test_an_interrupt_leaves_no_gradient_and_the_stream_as_it_was():
+    class Interrupted(torch.optim.SGD):
+        def step(self, closure=None):
+            raise KeyboardInterrupt
+
+    model = Line()
+    state = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, torch.ones(4, 1), steps=1, batch_size=4, optimizer=partial(Interrupted, lr=0.1))
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_cpu_run_does_not_reseed_the_gpus(monkeypatch):
+    def refuse(_seed):
+        raise AssertionError("a run on the CPU seeded the GPUs of its caller")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    fit(Line(), torch.ones(4, 1), steps=1, batch_size=4)
+
+
+def test_terms_of_any_type_are_recorded_without_float64_on_the_device(monkeypatch):
+    class Mixed(Line):
+        def step(self, x):
+            loss = self.net(x).square().sum(1).mean()
+            yield Turn("line", loss, whole=torch.tensor(2**40 + 1), yes=torch.tensor(True),
+                       double=torch.tensor(0.1, dtype=torch.float64))  # fmt: skip
+
+    def refuse(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64")
+
+    monkeypatch.setattr(torch.Tensor, "double", refuse)
+    row = fit(Mixed(), torch.ones(4, 1), steps=1, batch_size=4).iloc[0]
+    assert row["line/whole"] == 2**40 + 1
+    assert row["line/yes"] == 1
+    assert row["line/double"] == 0.1
+
+
+@pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: x - 1])
+def test_images_outside_the_unit_interval_stop_a_bernoulli_model(change):
+    images = change(torch.rand(8, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"a Bernoulli likelihood needs \[0, 1\]"):
+        fit(tutor.models.VAE(image_shape=(1, 4, 4)), images, steps=1, batch_size=4)

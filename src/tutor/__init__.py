@@ -14,18 +14,20 @@ from tutor.game import Model, Turn
 
 if TYPE_CHECKING:
     from tutor.checking import check
-    from tutor.training import History, budget, fit
+    from tutor.devices import budget
+    from tutor.history import History
+    from tutor.training import fit
 
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "checking", "data", "divergences", "game", "likelihoods", "metrics", "models", "nets",
-    "plots", "posteriors", "ppca", "pretrained", "priors", "training", "widgets",
+    "batches", "checking", "data", "devices", "divergences", "game", "likelihoods", "metrics",
+    "models", "nets", "plots", "posteriors", "ppca", "pretrained", "priors", "training", "widgets",
 }  # fmt: skip
 _LAZY = {
     "fit": "tutor.training",
-    "History": "tutor.training",
-    "budget": "tutor.training",
+    "History": "tutor.history",
+    "budget": "tutor.devices",
     "check": "tutor.checking",
 }
 

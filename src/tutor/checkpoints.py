@@ -9,6 +9,7 @@ dies, the folder holds one whole checkpoint.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from torch.optim import Optimizer
 
 from tutor.history import Recorder
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(RuntimeError):
@@ -52,7 +53,7 @@ class Checkpoint:
         device: torch.device,
         run: Mapping[str, Any],
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.model, self.optimizers, self.device = model, optimizers, device
         self.run = dict(run)
         self.last_step: int | None = None
@@ -62,7 +63,12 @@ class Checkpoint:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / "lock", "a")
-            write_atomically(self.folder / "writable", b"")  # fail now, not after an hour
+            room = 3 * sum(
+                t.numel() * t.element_size()
+                for t in self.model.state_dict().values()
+                if isinstance(t, Tensor)
+            )
+            write_atomically(self.folder / "writable", bytes(room))  # fail now, not after an hour
             (self.folder / "writable").unlink()
         except OSError as error:
             if self._lock is not None:
@@ -78,19 +84,22 @@ class Checkpoint:
             return self
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._lock.close()
             raise CheckpointError(
                 f"another process is training in {self.folder}; "
                 "wait for it, or give this run a folder of its own"
             ) from error
+        except OSError:  # a network disk (Google Drive in Colab) without locks: as on Windows
+            pass
         self._sweep()
         return self
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written."""
-        for leftover in self.folder.glob("*.part"):
-            leftover.unlink()
+        for ours in ("checkpoint.json", "writable", "state-" + "[0-9]" * 9 + ".safetensors"):
+            for leftover in self.folder.glob(f"{ours}.*.part"):
+                leftover.unlink(missing_ok=True)
 
     def __exit__(
         self,
@@ -109,6 +118,7 @@ class Checkpoint:
             "format": FORMAT,
             "step": step,
             "model": type(self.model).__name__,
+            "described": str(self.model),
             "run": self.run,
             "tensors": {
                 "file": name,
@@ -117,6 +127,7 @@ class Checkpoint:
             },
             "optimizer_numbers": numbers,
             "recorder": recorder.state(),
+            "optimizers": {p: type(o).__name__ for p, o in self.optimizers.items()},
             "torch": torch.__version__,
         }
         try:
@@ -130,7 +141,7 @@ class Checkpoint:
                 "again with the same arguments to go on."
             ) from error
         self.last_step = step
-        for old in self.folder.glob("state-*.safetensors"):
+        for old in self.folder.glob("state-" + "[0-9]" * 9 + ".safetensors"):
             if old.name != name:
                 old.unlink()
 
@@ -183,6 +194,9 @@ class Checkpoint:
             expected_bytes, expected_hash = meta["tensors"]["bytes"], meta["tensors"]["sha256"]
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged ({error}); {again}") from error
+        missing = {"step", "model", "run", "recorder", "optimizer_numbers"} - meta.keys()
+        if missing:
+            raise CheckpointError(f"{path} is damaged (it lacks {sorted(missing)}); {again}")
         if meta.get("format") != FORMAT:
             raise CheckpointError(
                 f"{path} has format {meta.get('format')}, this version of tutor reads {FORMAT}; "
@@ -212,6 +226,19 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.folder} holds a checkpoint of another model: a {meta['model']}, "
                 f"this is a {type(self.model).__name__}{first}. Choose another folder."
+            )
+        there, here = meta["described"].splitlines(), str(self.model).splitlines()
+        for a, b in itertools.zip_longest(there, here, fillvalue="nothing"):
+            if a != b:
+                raise CheckpointError(
+                    f"{self.folder} holds a checkpoint of another {meta['model']}: it has "
+                    f"{a.strip()!r} where this one has {b.strip()!r}. Choose another folder."
+                )
+        using = {player: type(o).__name__ for player, o in self.optimizers.items()}
+        if meta["optimizers"] != using:
+            raise CheckpointError(
+                f"the checkpoint in {self.folder} was made with the optimisers "
+                f"{meta['optimizers']}, this run has {using}; use the same, or another folder"
             )
         for name, value in self.run.items():
             if meta["run"].get(name) != value:

@@ -7,7 +7,9 @@ a generator that yields turns; `tutor.fit` plays the game.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +114,11 @@ def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         ValueError: if a player owns nothing, if two players own the same parameter, or if a
             trainable parameter of the model belongs to nobody (it would never learn).
     """
-    players = getattr(model, "players", None)
+    # Through the property itself: nn.Module hides an AttributeError raised inside one.
+    stated = inspect.getattr_static(model, "players", None)
+    players = (
+        stated.fget(model) if isinstance(stated, property) else getattr(model, "players", None)
+    )
     if not isinstance(players, Mapping) or not players:
         raise TypeError(
             f"{type(model).__name__} has no players; define the property `players` "
@@ -121,7 +127,16 @@ def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     owner: dict[int, str] = {}
     owned: dict[str, list[nn.Parameter]] = {}
     for name, modules in players.items():
-        unique = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
+        if isinstance(modules, nn.Module | nn.Parameter):
+            modules = [modules]
+        unique: dict[int, nn.Parameter] = {}
+        for module in modules:
+            if not isinstance(module, nn.Module | nn.Parameter):
+                raise TypeError(
+                    f"player {name!r} lists {module!r}; expected modules (or single parameters)"
+                )
+            own = [module] if isinstance(module, nn.Parameter) else module.parameters()
+            unique |= {id(p): p for p in own if p.requires_grad}
         if not unique:
             raise ValueError(f"player {name!r} owns no trainable parameter; give it a module")
         for key in unique:
@@ -141,3 +156,25 @@ def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             "or freeze them with requires_grad_(False)"
         )
     return owned
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No gradients and evaluation mode inside; each module gets its own mode back after.
+
+    Example:
+        >>> net = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+        >>> with evaluating(net):
+        ...     net.training
+        False
+        >>> [layer.training for layer in net]
+        [True, False]
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True

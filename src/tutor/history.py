@@ -56,7 +56,15 @@ class Recorder:
     def unread(self) -> Iterator[tuple[tuple[int, str], dict[str, float]]]:
         """Read everything added since the last call, in one transfer, and add it to the window."""
         flat = [value for _, _, values in self._unread for value in values.values()]
-        numbers = iter(torch.stack([v.double() for v in flat]).tolist() if flat else [])
+        # One transfer for each device and type; a Mac's GPU has no float64 to convert to.
+        groups: dict[Any, list[int]] = {}
+        for i, value in enumerate(flat):
+            groups.setdefault((value.device, value.dtype), []).append(i)
+        read_out = dict.fromkeys(range(len(flat)), 0.0)
+        for places in groups.values():
+            read = torch.stack([flat[i] for i in places]).tolist()
+            read_out.update(zip(places, map(float, read), strict=True))
+        numbers = iter(read_out.values())
         turns, self._unread = self._unread, []
         for step, player, values in turns:
             read = {name: next(numbers) for name in values}

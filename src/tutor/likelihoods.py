@@ -5,6 +5,8 @@ Both classes sum over channels, rows and columns and give one value an image, in
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal
@@ -13,10 +15,24 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 def _same_event(x: Tensor, event_shape: torch.Size) -> None:
     """Broadcasting one image against another shape would give a plausible, wrong number."""
+    if not x.is_floating_point():
+        raise TypeError(f"images are {x.dtype}; expected floats; use x.float() (/ 255 for bytes)")
     if x.shape[-len(event_shape) :] != event_shape:
         raise ValueError(
             f"images have shape {tuple(x.shape)}, the decoder makes images of shape "
             f"{tuple(event_shape)}; build the model with image_shape= of your data"
+        )
+
+
+def _in_unit_interval(x: Tensor) -> None:
+    """Outside it ``x log y + (1 - x) log(1 - y)`` has no maximum: training "succeeds" for ever."""
+    if x.device.type != "cpu" or x.numel() == 0:  # elsewhere the look would stall the device
+        return
+    low, high = (v.item() for v in torch.aminmax(x.detach()))
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"images range from {low:.4g} to {high:.4g}; a Bernoulli likelihood needs [0, 1]: "
+            'divide by 255 if they are 0..255, or choose likelihood="gaussian"'
         )
 
 
@@ -44,9 +60,16 @@ class BernoulliLikelihood(Independent):
         super().__init__(Bernoulli(logits=logits, validate_args=False), logits.dim() - 1)
         self.logits = logits
 
+    def expand(self, batch_shape: Any, _instance: Any = None) -> BernoulliLikelihood:
+        """The same distribution with a larger batch, as in torch."""
+        new = self._get_checked_instance(type(self), _instance)
+        new.logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
+        return super().expand(batch_shape, _instance=new)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-likelihood of x in nats, shape ``(batch,)``; leading axes broadcast."""
         _same_event(x, self.event_shape)
+        _in_unit_interval(x)
         x, logits = torch.broadcast_tensors(x, self.logits)
         # From logits, not probabilities: log(sigmoid) under- and overflows in float32.
         pixels = -binary_cross_entropy_with_logits(logits, x, reduction="none")
@@ -57,7 +80,7 @@ class BernoulliLikelihood(Independent):
     ) -> Tensor:
         """Binary images, shape ``sample_shape + (batch, C, H, W)``."""
         probabilities = self.mean.expand(*sample_shape, *self.mean.shape)
-        return torch.bernoulli(probabilities, generator=generator)
+        return torch.bernoulli(probabilities.detach(), generator=generator)
 
 
 class GaussianLikelihood(Independent):
@@ -82,6 +105,11 @@ class GaussianLikelihood(Independent):
         scale = torch.as_tensor(std, dtype=mean.dtype, device=mean.device)
         super().__init__(Normal(mean, scale.expand_as(mean), validate_args=False), mean.dim() - 1)
 
+    def expand(self, batch_shape: Any, _instance: Any = None) -> GaussianLikelihood:
+        """The same distribution with a larger batch, as in torch."""
+        new = self._get_checked_instance(type(self), _instance)
+        return super().expand(batch_shape, _instance=new)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of x in nats, shape ``(batch,)``; leading axes broadcast."""
         _same_event(x, self.event_shape)
@@ -95,4 +123,4 @@ class GaussianLikelihood(Independent):
         noise = torch.randn(
             shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
         )
-        return self.mean + self.stddev * noise
+        return (self.mean + self.stddev * noise).detach()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
@@ -39,6 +41,12 @@ class DiagonalGaussian(Independent):
         self.log_var = log_var
         # Validation would read the values back from the device on every call.
         super().__init__(Normal(mean, (0.5 * log_var).exp(), validate_args=False), 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> DiagonalGaussian:
+        """The same distribution with a larger batch, as in torch."""
+        new = self._get_checked_instance(type(self), _instance)
+        new.log_var = self.log_var.expand(torch.Size(batch_shape) + self.event_shape)
+        return super().expand(batch_shape, _instance=new)
 
     def rsample(
         self, sample_shape: tuple[int, ...] = (), *, generator: torch.Generator | None = None

@@ -92,13 +92,20 @@ def results(name: str) -> pd.DataFrame:
 def halve(model: Model) -> Model:
     """Round the weights to float16, in place, so that a saved model is the one that was measured.
 
+    Raises:
+        ValueError: for a weight that float16 can't hold.
+
     Example:
         >>> from tutor.models import VAE
         >>> weight = halve(VAE()).encoder[1].weight
         >>> bool((weight == weight.half().float()).all())
         True
     """
-    model.load_state_dict({k: v.half().float() for k, v in model.state_dict().items()})
+    rounded = {k: v.half().float() for k, v in model.state_dict().items()}
+    for key, value in rounded.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{key} has values beyond 65504 or NaN, which float16 can't hold")
+    model.load_state_dict(rounded)
     return model
 
 
@@ -123,4 +130,4 @@ def _known(name: str, known: list[str]) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"nothing shipped is called {name!r}{hint} Known: {', '.join(known)}")
+        raise ValueError(f"nothing shipped is called {name!r}{hint}. Known: {', '.join(known)}")

@@ -7,32 +7,24 @@ to nothing else, so no loss can leak into another player's network.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
+import operator
 import os
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from tutor.batches import BatchOrder, DataSource, as_source, fingerprint
 from tutor.checkpoints import Checkpoint
+from tutor.devices import private_stream, resolve_device
 from tutor.game import Turn, player_parameters
 from tutor.history import History, Recorder
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
-T = TypeVar("T")
-
-
-class DataSource(Protocol):
-    """What `fit` needs of a data set: `tutor.data.Dataset` has it."""
-
-    def __len__(self) -> int: ...
-    def take(self, index: Tensor) -> Tensor: ...
-    def to(self, device: torch.device) -> DataSource: ...
 
 
 class TrainingDiverged(RuntimeError):
@@ -76,7 +68,8 @@ def fit(
 
     Raises:
         ValueError: for steps or batch sizes that make no sense, or an optimiser for nobody.
-        TypeError: for data that are not floats, or a model that is not a game.
+        TypeError: for data that are not floats, a model that is not a game, or an optimiser that
+            is not made by a function.
         RuntimeError: where the device asked for does not exist.
         TrainingDiverged: when a loss or term is NaN or infinite.
         CheckpointError: when a checkpoint can't be written, or is damaged or another model's.
@@ -89,9 +82,16 @@ def fit(
         >>> list(history.columns)
         ['autoencoder/loss', 'autoencoder/reconstruction', 'autoencoder/kl']
     """
-    _check_counts(steps=steps, batch_size=batch_size, checkpoint_every=checkpoint_every)
+    steps, batch_size = _whole(1, steps=steps), _whole(1, batch_size=batch_size)
+    checkpoint_every, seed = _whole(1, checkpoint_every=checkpoint_every), _whole(seed=seed)
+    if not isinstance(model, nn.Module) or not hasattr(model, "step"):
+        given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(
+            f"model is {given}; expected an nn.Module with `players` and `step`, "
+            "made by calling its class"
+        )
     where = resolve_device(device)
-    data = _as_source(dataset)
+    data = as_source(dataset)
     if batch_size > len(data):
         raise ValueError(
             f"batch_size is {batch_size}, the data set has {len(data)} examples; "
@@ -103,14 +103,15 @@ def fit(
     optimizers = _make_optimizers(owned, optimizer)
     order = BatchOrder(len(data), batch_size, seed)
 
-    mode = model.training
+    modes = [(module, module.training) for module in model.modules()]
     with contextlib.ExitStack() as stack:
-        stack.callback(model.train, mode)
-        stack.enter_context(_private_stream(where, seed))
+        stack.callback(_put_back, modes)
+        stack.enter_context(private_stream(where, seed))
         recorder = Recorder()
         start, saved = 0, None
         if checkpoint is not None:
             run = {"seed": seed, "batch_size": batch_size, "examples": len(data)}
+            run["data"] = fingerprint(data)
             saved = stack.enter_context(Checkpoint(checkpoint, model, optimizers, where, run))
             start = saved.restore(recorder)
             if start > steps:
@@ -122,12 +123,18 @@ def fit(
         bar = stack.enter_context(_bar(start, steps, progress))
         began = time.perf_counter()
         for step in range(start, steps):
-            for turn in model.step(data.take(order(step).to(where))):
+            moved = False
+            for turn in _turns(model, data.take(order(step).to(where)), step):
+                moved = True
                 _check_turn(turn, owned, step)
                 recorder.add(step, turn)
                 if where.type == "cpu":  # elsewhere reading a value would stall the device
                     _check_finite(recorder.latest(turn), step, turn.player, saved)
                 _move(turn, owned[turn.player], optimizers[turn.player])
+            if not moved:
+                raise ValueError(
+                    f"step {step}: the model's `step` yielded no Turn, so nobody learns"
+                )
             done = step + 1
             if recorder.window_ends(done) or done == steps or done % checkpoint_every == 0:
                 for (at, player), values in recorder.unread():
@@ -141,6 +148,21 @@ def fit(
     return recorder.history(device=str(where), seconds=seconds, steps=steps - start)
 
 
+def _put_back(modes: list[tuple[nn.Module, bool]]) -> None:
+    for module, training in modes:
+        module.training = training
+
+
+def _turns(model: nn.Module, batch: Tensor, step: int) -> Iterable[Any]:
+    turns = model.step(batch)
+    if isinstance(turns, Turn | Tensor) or not isinstance(turns, Iterable):
+        raise TypeError(
+            f"step {step}: `step` of {type(model).__name__} returned a {type(turns).__name__}; "
+            "make it a generator: `yield Turn(...)` where it now says `return`"
+        )
+    return turns
+
+
 def _move(turn: Turn, parameters: list[nn.Parameter], optimizer: Optimizer) -> None:
     """The player, and nobody else, follows the gradient of its loss."""
     if not turn.loss.requires_grad:
@@ -148,136 +170,37 @@ def _move(turn: Turn, parameters: list[nn.Parameter], optimizer: Optimizer) -> N
             f"the loss of player {turn.player!r} has no gradient; "
             "was it computed from detached tensors or under torch.no_grad()?"
         )
-    gradients = torch.autograd.grad(turn.loss, parameters, allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(turn.loss, parameters, allow_unused=True)
+    except RuntimeError as error:
+        error.add_note(
+            f"This was the turn of {turn.player!r}. A tensor computed before an earlier turn must "
+            "be detached, or computed again, before it is used in a later one."
+        )
+        raise
     if all(gradient is None for gradient in gradients):
         raise RuntimeError(
             f"the loss of player {turn.player!r} depends on none of its parameters; "
             "is the turn given to the right player?"
         )
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
+    try:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    finally:  # also when the reader interrupts
+        for parameter in parameters:
+            parameter.grad = None
 
 
-class BatchOrder:
-    """Which examples make up the batch of a given step.
-
-    Step t takes places ``t * batch_size`` onward in an endless line of shuffled copies of the data
-    set.  The order is a function of the step and the seed alone, so a resumed run needs no state.
-
-    Example:
-        >>> order = BatchOrder(examples=4, batch_size=3, seed=0)
-        >>> sorted(torch.cat([order(t) for t in range(4)]).tolist())
-        [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    """
-
-    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
-        self.examples, self.batch_size = examples, batch_size
-        self._shuffled = functools.lru_cache(maxsize=2)(functools.partial(_shuffle, examples, seed))
-
-    def __call__(self, step: int) -> Tensor:
-        first = step * self.batch_size
-        epoch, place = divmod(first, self.examples)
-        batch = self._shuffled(epoch)[place : place + self.batch_size]
-        if len(batch) < self.batch_size:  # the batch runs over into the next copy
-            rest = self._shuffled(epoch + 1)[: self.batch_size - len(batch)]
-            batch = torch.cat([batch, rest])
-        return batch
-
-
-def _shuffle(examples: int, seed: int, epoch: int) -> Tensor:
-    # torch's CPU generator reads 32 bits of its seed, so both numbers are mixed into 32.
-    mixed = random.Random(f"{seed}/{epoch}").getrandbits(32)
-    generator = torch.Generator().manual_seed(mixed)
-    return torch.randperm(examples, generator=generator)
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device meant by a name; ``"auto"`` takes CUDA, then Apple's GPU, then the CPU.
-
-    Raises:
-        RuntimeError: if the device is not there.
-
-    Example:
-        >>> resolve_device("cpu")
-        device(type='cpu')
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    where = torch.device(device)
-    missing = {
-        "cuda": not torch.cuda.is_available(),
-        "mps": not torch.backends.mps.is_available(),
-    }
-    if missing.get(where.type, False):
-        raise RuntimeError(
-            f"device {str(device)!r} was asked for, but this machine (or this build of torch) has "
-            'none; use device="auto" or device="cpu"'
-        )
-    if where.type == "cuda" and where.index is None:
-        where = torch.device("cuda", torch.cuda.current_device())
-    return where
-
-
-def budget(*, cpu: T, gpu: T) -> T:
-    """The number meant for this machine: ``gpu`` where fit would train on one, else ``cpu``.
-
-    Example:
-        >>> budget(cpu=1_000, gpu=20_000) in (1_000, 20_000)
-        True
-    """
-    return cpu if resolve_device("auto").type == "cpu" else gpu
-
-
-class _Rows:
-    """A float tensor as a data source."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, index: Tensor) -> Tensor:
-        return self.rows.index_select(0, index)
-
-    def to(self, device: torch.device) -> _Rows:
-        return _Rows(self.rows.to(device))
-
-
-def _as_source(dataset: DataSource | Tensor) -> DataSource:
-    if isinstance(dataset, Tensor):
-        if dataset.dim() == 0 or len(dataset) == 0:
-            raise ValueError(
-                f"the data tensor has shape {tuple(dataset.shape)}; its rows are the examples, "
-                "and there must be at least one"
-            )
-        if not dataset.is_floating_point():
-            raise TypeError(
-                f"the data are {dataset.dtype}; expected floats (for uint8 images in a tensor "
-                "use tutor.data.Dataset, or images.float() / 255)"
-            )
-        return _Rows(dataset)
-    if not hasattr(dataset, "take") or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"dataset is a {type(dataset).__name__}; expected a tutor.data.Dataset "
-            "or a float tensor whose rows are the examples"
-        )
-    if len(dataset) == 0:
-        raise ValueError("the data set is empty; there is nothing to learn from")
-    return dataset
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} is {value!r}; expected a whole number")
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
+def _whole(least: int | None = None, /, **named: Any) -> int:
+    """The one value as an int (NumPy's whole numbers too), at least ``least``."""
+    ((name, value),) = named.items()
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; expected a whole number")
+    number = operator.index(value)
+    if least is not None and number < least:
+        raise ValueError(f"{name} is {number}; expected at least {least}")
+    return number
 
 
 def _make_optimizers(
@@ -293,7 +216,22 @@ def _make_optimizers(
             f"optimizer= names {sorted(optimizer)}, the players are {sorted(owned)}; "
             "give one to each player, or one function for all"
         )
-    return {player: optimizer[player](parameters) for player, parameters in owned.items()}
+    return {player: _made(player, optimizer[player], own) for player, own in owned.items()}
+
+
+def _made(player: str, make: MakeOptimizer, parameters: list[nn.Parameter]) -> Optimizer:
+    if not callable(make):
+        raise TypeError(
+            f"optimizer= gives {player!r} a {type(make).__name__}; expected a function that makes "
+            "one from a list of parameters, such as functools.partial(torch.optim.Adam, lr=1e-3)"
+        )
+    made = make(parameters)
+    if not isinstance(made, Optimizer) or isinstance(made, torch.optim.LBFGS):
+        raise TypeError(
+            f"optimizer= made a {type(made).__name__} for {player!r}; expected an optimiser from "
+            "torch.optim whose step takes no closure (so not LBFGS)"
+        )
+    return made
 
 
 def _default_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
@@ -332,15 +270,6 @@ def _check_finite(
         f"step {step}, player {player!r}: {' and '.join(bad)} not finite ({listing}). "
         f"{back}, perhaps with a smaller learning rate."
     )
-
-
-@contextlib.contextmanager
-def _private_stream(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed torch's default generators for the block, then put the caller's state back."""
-    extra = {"devices": [device], "device_type": device.type} if device.type != "cpu" else {}
-    with torch.random.fork_rng(**(extra or {"devices": []})):
-        torch.manual_seed(seed)
-        yield
 
 
 def _bar(start: int, steps: int, progress: bool) -> Any:

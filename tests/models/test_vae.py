@@ -124,6 +124,7 @@ def test_a_negative_beta_is_refused():
             r"torch\.uint8.*x\.float\(\) / 255",
         ),
         (torch.zeros(5, 1, 4, 4).long(), TypeError, r"torch\.int64"),
+        (torch.zeros(5, 1, 4, 4).double(), TypeError, r"torch\.float64.*torch\.float32"),
         (torch.zeros(5, 1, 8, 8), ValueError, r"shape \(5, 1, 8, 8\); expected \(n, 1, 4, 4\)"),
         (torch.zeros(1, 4, 4), ValueError, r"shape \(1, 4, 4\)"),
     ],
@@ -149,3 +150,9 @@ def test_the_rate_of_a_trained_model_is_never_negative_per_example():
     tutor.fit(model, x, steps=100, batch_size=32, device="cpu", progress=False)
     q = model.encode(x)
     assert (gaussian_kl(q.mean, q.log_var) >= 0).all()
+
+
+def test_a_network_without_layers_is_kept():
+    empty = nn.Sequential()
+    assert VAE(2, encoder=empty).encoder is empty
+    assert VAE(2, decoder=empty).decoder is empty

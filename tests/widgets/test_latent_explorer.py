@@ -325,3 +325,16 @@ def test_a_choice_must_be_one_of_the_points(widget):
         widget.selected = 120
     with pytest.raises(TraitError, match="two finite numbers"):
         widget.z = [0.0, float("nan")]
+
+
+def test_a_model_left_in_training_mode_is_looked_at_in_evaluation_mode(dataset):
+    torch.manual_seed(0)
+    decoder = nn.Sequential(
+        nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 784), nn.Unflatten(1, (1, 28, 28))
+    )
+    model = VAE(2, decoder=decoder).train()
+    before = decoder[1].running_mean.clone()
+    with pytest.raises(TypeError, match="BatchNorm1d"):
+        LatentExplorer(model, dataset, points=10)
+    assert torch.equal(decoder[1].running_mean, before)
+    assert model.training

@@ -255,6 +255,8 @@ class Dataset:
                 f"a data set is indexed by an integer, a slice, whole numbers or a mask, "
                 f"not by {type(index).__name__}"
             )
+        if isinstance(index, np.ndarray):
+            index = np.ascontiguousarray(index)  # torch refuses arrays that run backwards
         positions = torch.as_tensor(index)
         if positions.dtype == torch.bool:
             if positions.shape != (n,):

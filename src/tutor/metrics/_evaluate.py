@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from tutor.game import evaluating
 from tutor.likelihoods import BernoulliLikelihood
 
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """No gradients and evaluation mode inside; each module gets its own mode back after."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+__all__ = ["at_least_one", "evaluating", "on_model", "refuse_grey", "require"]
 
 
 def require(model: Any, *names: str) -> None:

@@ -37,6 +37,9 @@ class BetaVAE(VAE):
             raise ValueError(f"beta is {beta}; it must not be negative (a reward for distance)")
         self.beta = float(beta)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, beta={self.beta}"
+
     def weigh(self, reconstruction: Tensor, kl: Tensor) -> Tensor:
         """The negative objective of each example, in nats when beta is 1."""
         return reconstruction + self.beta * kl

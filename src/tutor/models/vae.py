@@ -63,12 +63,16 @@ class VAE(Model):
         self.likelihood = likelihood
         self.decoder_std = _checked_std(likelihood, decoder_std)
         self.prior = Gaussian(latent_dim)
-        self.encoder = encoder or mlp_encoder(self.image_shape, 2 * latent_dim)
-        self.decoder = decoder or mlp_decoder(latent_dim, self.image_shape)
+        self.encoder = mlp_encoder(self.image_shape, 2 * latent_dim) if encoder is None else encoder
+        self.decoder = mlp_decoder(latent_dim, self.image_shape) if decoder is None else decoder
 
     @property
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         return {"autoencoder": [self.encoder, self.decoder]}
+
+    def extra_repr(self) -> str:
+        std = "" if self.decoder_std is None else f", decoder_std={self.decoder_std}"
+        return f"latent_dim={self.latent_dim}, likelihood={self.likelihood!r}{std}"
 
     def step(self, x: Tensor) -> Iterator[Turn]:
         q = self.encode(x)
@@ -99,6 +103,12 @@ class VAE(Model):
                 f"images have shape {tuple(x.shape)}; expected (n, "
                 f"{', '.join(map(str, self.image_shape))}); build the model with "
                 "image_shape= of your data, or reshape the images"
+            )
+        weight = next(self.encoder.parameters(), x)
+        if x.dtype != weight.dtype:
+            raise TypeError(
+                f"images are {x.dtype}, the encoder's weights {weight.dtype}; "
+                f"use x.to({weight.dtype}), or model.to({x.dtype})"
             )
         mean, log_var = self.encoder(x).chunk(2, dim=1)
         return DiagonalGaussian(mean, log_var)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tutor.game import evaluating
 from tutor.plots.latent import AXIS_NAMES
 from tutor.plots.style import new_axes
 
@@ -200,11 +201,5 @@ def _device_of(model: Any) -> torch.device:
 
 def _evaluate(model: Any, compute: Callable[[], Tensor]) -> Tensor:
     """Run in evaluation mode (batch statistics frozen) and put the model's mode back."""
-    was_training = getattr(model, "training", False)
-    if was_training:
-        model.eval()
-    try:
+    with evaluating(model):
         return compute()
-    finally:
-        if was_training:
-            model.train()

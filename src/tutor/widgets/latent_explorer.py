@@ -11,6 +11,7 @@ import torch
 import traitlets
 from torch import Tensor
 
+from tutor.game import evaluating
 from tutor.palette import CARD, INK, PALETTE, RULE
 from tutor.widgets._live import LiveFigure, bundle, stylesheet
 from tutor.widgets.contours import prior_contours
@@ -209,15 +210,11 @@ def _encode(model: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """Means of q(z|x) and, where the encoder is random, its standard deviations: both (n, 2)."""
     device = next(model.parameters()).device
     means, spreads = [], []
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for batch in images.split(500):
             q = model.encode(batch.to(device))
             means.append((q if isinstance(q, Tensor) else q.mean).cpu())
             spreads.append(None if isinstance(q, Tensor) else q.stddev.cpu())
-    finally:
-        model.train(training)
     codes = torch.cat(means)
     if not codes.isfinite().all():
         raise ValueError("the encoder returns NaN or infinite codes; train the model again")
@@ -230,9 +227,9 @@ def _packed(model: Any, codes: Tensor) -> tuple[dict[str, Any], bytes]:
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"the model makes images of shape {shape}; expected (1 or 3, H, W)")
     bernoulli = getattr(model, "likelihood", None) == "bernoulli"
-    spec, weights = export_decoder(model.decoder, 2, shape, sigmoid=bernoulli)
     z = codes[:64]
-    with torch.no_grad():
+    with evaluating(model):
+        spec, weights = export_decoder(model.decoder, 2, shape, sigmoid=bernoulli)
         wanted = model.decode(z.to(next(model.parameters()).device)).mean.cpu()
     difference = (run(spec, weights, z) - wanted).abs().max().item()
     if not difference < 1e-3:
