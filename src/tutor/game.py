@@ -67,6 +67,9 @@ class Model(nn.Module):
     a private, seeded stream and puts the caller's stream back afterwards, so that training can be
     repeated bit for bit and the global seed is never touched.
 
+    Settings that are not visible in the modules (a weight, a likelihood's name) belong in
+    ``extra_repr``: a checkpoint is taken up again only by a model that prints the same.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -48,7 +48,8 @@ def fit(
 
     Args:
         model: an `nn.Module` with ``players`` and ``step`` (see `tutor.Model`).  It is trained in
-            place and left on ``device``.
+            place and left on ``device``.  While it trains, all its modules are in training mode
+            (the statistics of a frozen BatchNorm move as well); afterwards each is as it was.
         dataset: a `tutor.data.Dataset`, or a float tensor whose rows are the examples.
         steps: rounds in all.  A resumed run counts those it has already done.
         batch_size: examples a round.  Batches walk through shuffled copies of the whole data

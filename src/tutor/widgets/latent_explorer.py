@@ -102,7 +102,7 @@ class LatentExplorer(LiveFigure):
         spec, weights = _packed(model, codes)
         contours = prior_contours(model.prior) if getattr(model, "prior", None) is not None else []
 
-        name = getattr(dataset, "name", "images")
+        name = getattr(dataset, "name", None) or "images"  # a plain tensor has the name None
         self._name = f"LatentExplorer({type(model).__name__}, {name}, points={points})"
         start = [0.0, 0.0]
         super().__init__(
