@@ -67,6 +67,27 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert table.loc[50].tolist() == resumed.loc[50].tolist()
 
 
+def test_a_module_shared_by_two_players_resumes_bit_for_bit(tmp_path):
+    class Shared(VAE):
+        @property
+        def players(self):
+            return {"autoencoder": [self.encoder, self.decoder], "encoder": [self.encoder]}
+
+        def step(self, x):
+            yield from super().step(x)
+            yield tutor.Turn("encoder", self.encode(x).mean.square().sum(1).mean())
+
+    def play(steps, **settings):
+        torch.manual_seed(0)
+        model = Shared(image_shape=(1, 4, 4))
+        fit(model, DATA, steps=steps, **settings)
+        return weights(model)
+
+    whole = play(60)
+    play(40, checkpoint=tmp_path)
+    assert same(whole, play(60, checkpoint=tmp_path))
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_equals_uninterrupted(tmp_path):
     steps, rng = 1000, random.Random(0)

@@ -26,14 +26,15 @@ def test_parameters_are_listed_once_and_by_owner():
     assert {id(p) for p in owned["b"]} == {id(p) for p in model.b.parameters()}
 
 
-def test_a_shared_parameter_is_refused():
+def test_two_players_may_share_a_module():
     class Shared(Two):
         @property
         def players(self):
-            return {"a": [self.a, self.b], "b": [self.b]}
+            return {"both": [self.a, self.b], "second": [self.b]}
 
-    with pytest.raises(ValueError, match="'a' and 'b' own the same parameter"):
-        player_parameters(Shared())
+    owned = player_parameters(Shared())
+    assert len(owned["both"]) == 4
+    assert {id(p) for p in owned["second"]} < {id(p) for p in owned["both"]}
 
 
 def test_an_orphan_is_named_and_frozen_ones_are_fine():

@@ -90,6 +90,29 @@ def test_each_turn_moves_its_own_player_only_and_the_next_turn_sees_it():
     assert after[1] == pytest.approx(before[1] - 0.5 * between[0], abs=1e-6)
 
 
+def test_a_shared_module_moves_in_both_turns_and_nothing_else_does():
+    class Shared(Duel):
+        """Like an adversarial autoencoder: ``left`` plays twice, against itself and for itself."""
+
+        @property
+        def players(self):
+            return {"pair": [self.left, self.right], "alone": [self.left]}
+
+        def step(self, x):
+            self.seen.append((self.left.weight.item(), self.right.weight.item()))
+            yield Turn("pair", (self.left(x) + self.right(x)).sum(1).mean())
+            self.seen.append((self.left.weight.item(), self.right.weight.item()))
+            yield Turn("alone", (self.left(x) * 2 + self.right(x)).sum(1).mean())
+            self.seen.append((self.left.weight.item(), self.right.weight.item()))
+
+    model = Shared()
+    fit(model, torch.ones(4, 1), steps=1, batch_size=4, optimizer=partial(torch.optim.SGD, lr=0.5))
+    before, between, after = model.seen
+    # slopes 1 and 1 in the first turn, 2 for left alone in the second; right rests then
+    assert between == pytest.approx((before[0] - 0.5, before[1] - 0.5), abs=1e-6)
+    assert after == pytest.approx((between[0] - 1.0, between[1]), abs=1e-6)
+
+
 def test_no_gradient_is_left_behind():
     model = Duel()
     fit(model, torch.ones(4, 1), steps=3, batch_size=4)

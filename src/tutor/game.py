@@ -58,7 +58,8 @@ class Model(nn.Module):
     A subclass defines two things.
 
     ``players``
-        a mapping from a player's name to the modules whose parameters it owns.
+        a mapping from a player's name to the modules whose parameters it moves; two players may
+        share a module.
     ``step(batch)``
         a generator that yields `Turn`\\ s; the body *is* the paper's algorithm box.  When a turn
         is yielded its player moves at once, so code after the ``yield`` sees the new parameters.
@@ -107,15 +108,19 @@ class Model(nn.Module):
 
 
 def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The parameters that each player owns, each listed once.
+    """The parameters that each player moves, each listed once a player.
+
+    Two players may share a module: the encoder of an adversarial autoencoder is half of the
+    autoencoder and is the generator of the game on codes.  Each then moves it in its own turn,
+    with an optimiser of its own.
 
     Args:
         model: anything with a ``players`` mapping.
 
     Raises:
         TypeError: if the model has no ``players``.
-        ValueError: if a player owns nothing, if two players own the same parameter, or if a
-            trainable parameter of the model belongs to nobody (it would never learn).
+        ValueError: if a player owns nothing, or if a trainable parameter of the model belongs to
+            nobody (it would never learn).
     """
     # Through the property itself: nn.Module hides an AttributeError raised inside one.
     stated = inspect.getattr_static(model, "players", None)
@@ -127,7 +132,6 @@ def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             f"{type(model).__name__} has no players; define the property `players` "
             "as a non-empty mapping from a name to the modules that player owns"
         )
-    owner: dict[int, str] = {}
     owned: dict[str, list[nn.Parameter]] = {}
     for name, modules in players.items():
         if isinstance(modules, nn.Module | nn.Parameter):
@@ -142,20 +146,13 @@ def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             unique |= {id(p): p for p in own if p.requires_grad}
         if not unique:
             raise ValueError(f"player {name!r} owns no trainable parameter; give it a module")
-        for key in unique:
-            if key in owner:
-                raise ValueError(
-                    f"players {owner[key]!r} and {name!r} own the same parameter; "
-                    "a parameter can follow one loss only, so give it to one of them"
-                )
-            owner[key] = name
         owned[name] = list(unique.values())
-    orphans = [
-        name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owner
-    ]
+    somebodys = {id(p) for parameters in owned.values() for p in parameters}
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    orphans = [name for name, p in trainable if id(p) not in somebodys]
     if orphans:
         raise ValueError(
-            f"no player owns {', '.join(orphans)}; add their modules to `players`, "
+            f"no player owns {', '.join(orphans)}; add them or their modules to `players`, "
             "or freeze them with requires_grad_(False)"
         )
     return owned
