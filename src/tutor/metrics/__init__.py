@@ -23,12 +23,22 @@ from tutor.metrics.surgery import (
     surgery,
     surgery_monte_carlo,
 )
+from tutor.metrics.two_sample import (
+    ClassifierTest,
+    NoiseFloor,
+    classifier_two_sample,
+    energy_distance,
+    noise_floor,
+    sliced_wasserstein,
+)
 
 __all__ = [
     "AIS",
     "ActiveUnits",
     "AggregateDensity",
+    "ClassifierTest",
     "Gaps",
+    "NoiseFloor",
     "PosteriorGrid",
     "Surgery",
     "SurgeryEstimate",
@@ -37,7 +47,9 @@ __all__ = [
     "aggregate_log_prob",
     "ais",
     "best_gaussian",
+    "classifier_two_sample",
     "elbo",
+    "energy_distance",
     "exact_elbo",
     "exact_posterior",
     "gaps",
@@ -46,7 +58,9 @@ __all__ = [
     "minibatch_stratified",
     "minibatch_surgery",
     "minibatch_weighted",
+    "noise_floor",
     "quadrature",
+    "sliced_wasserstein",
     "stratified_log_weights",
     "surgery",
     "surgery_monte_carlo",
