@@ -151,6 +151,15 @@ def test_classifier_tells_far_apart():
     assert classifier_two_sample(normal(101, 5, g), normal(101, 5, g) + 5).accuracy > 0.95
 
 
+@pytest.mark.parametrize(("n", "held_out"), [(2, 2), (3, 4), (19, 20)])
+def test_classifier_of_few_points(n, held_out):
+    """One neighbour for 2 and 3 points, three of the nine of each kind for 19."""
+    x = torch.linspace(0, 1, n).unsqueeze(1)
+    accuracy, standard_error = classifier_two_sample(x, x + 5, generator=generator())
+    assert accuracy == 1  # all neighbours are of the right kind
+    assert standard_error.item() == pytest.approx(0.5 / math.sqrt(held_out))
+
+
 def test_classifier_nears_the_best_possible_accuracy():
     g = generator()
     got = classifier_two_sample(normal(3000, 1, g), normal(3000, 1, g) + 2, generator=g)

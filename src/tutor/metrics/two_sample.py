@@ -85,7 +85,7 @@ def sliced_wasserstein(
     In one dimension optimal transport moves the i-th smallest point to the i-th smallest:
     ``W_1 = 1/n sum_i |a_(i) - b_(i)|``.  The expectation is a mean over random directions.  It is
     positive even between samples of one distribution; see `noise_floor`.  A shift by v gives
-    ``E|<theta, v>| = |v| Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2))``, less than the |v| of
+    ``E|<theta, v>| = |v| Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2))``, less than the ``|v|`` of
     unsliced transport.  Source: Rabin, Peyré, Delon & Bernot (2011) and Bonneel, Rabin, Peyré &
     Pfister (2015), Sliced and Radon Wasserstein barycenters of measures, who take W_2.
 
