@@ -1,8 +1,13 @@
-"""What an encoder returns: the approximate posterior q(z|x) as a distribution."""
+"""What an encoder returns: the approximate posterior q(z|x).
+
+Three kinds: a Gaussian with a density; a single code; and noise sent through a network, which can
+be drawn from but has no density that one could write down.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -67,3 +72,127 @@ class DiagonalGaussian(Independent):
         """The same draw without a gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator=generator)
+
+
+class Deterministic:
+    """q(z|x) is a single code, ``z = f(x)``: all randomness of z is that of the data.
+
+    It can be drawn from like the other posteriors, and has no density.  Source: the first of the
+    three encoders of Makhzani et al. (arXiv 1511.05644), section 2.
+
+    Args:
+        codes: shape ``(batch, dim)``.
+
+    Raises:
+        ValueError: if the codes are not ``(batch, dim)``.
+
+    Example:
+        >>> q = Deterministic(torch.zeros(3, 2))
+        >>> q.rsample((5,)).shape
+        torch.Size([5, 3, 2])
+    """
+
+    def __init__(self, codes: Tensor) -> None:
+        if codes.dim() != 2:
+            raise ValueError(f"codes have shape {tuple(codes.shape)}; expected (batch, dim)")
+        self.mean = codes
+
+    @property
+    def stddev(self) -> Tensor:
+        """Zero for every coordinate, shape ``(batch, dim)``."""
+        return torch.zeros_like(self.mean)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The code itself, ``sample_shape + (batch, dim)``; no random number is used."""
+        return self.mean.expand(*sample_shape, *self.mean.shape)
+
+    def sample(
+        self, sample_shape: tuple[int, ...] = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The same without a gradient."""
+        return self.rsample(sample_shape).detach()
+
+    def log_prob(self, z: Tensor) -> NoReturn:
+        """Raises TypeError: a point mass has no density."""
+        raise TypeError(
+            "a deterministic encoder's q(z|x) is a point mass and has no density; compare samples "
+            "(tutor.metrics.energy_distance), or use a Gaussian posterior"
+        )
+
+
+class ImplicitPosterior:
+    """q(z|x) of ``z = f(x, noise)``: samples without a density.
+
+    Any distribution can be reached if f is rich enough and the noise has as many dimensions as z.
+    Nothing but samples comes out: log q(z|x) is unknown, and a network has to estimate what is
+    needed of it.  Source: the *universal approximator* of Makhzani et al. (arXiv 1511.05644),
+    section 2, and the inference model of Mescheder et al. (arXiv 1701.04722), figure 1.
+
+    Args:
+        draw: ``draw(sample_shape, generator)`` gives codes ``sample_shape + shape``, with
+            gradients.
+        shape: ``(batch, dim)`` of one draw.
+
+    Example:
+        >>> def draw(sample_shape, generator):
+        ...     return torch.rand(*sample_shape, 3, 2, generator=generator)
+        >>> q = ImplicitPosterior(draw, shape=(3, 2))
+        >>> mean, std = q.moments(1000, generator=torch.Generator().manual_seed(0))
+        >>> mean.shape, bool((mean - 0.5).abs().max() < 0.05)
+        (torch.Size([3, 2]), True)
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[tuple[int, ...], torch.Generator | None], Tensor],
+        shape: tuple[int, int],
+    ) -> None:
+        self._draw = draw
+        self.shape = tuple(shape)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Codes ``sample_shape + (batch, dim)``, each from its own noise, differentiable in f.
+
+        Raises:
+            ValueError: if ``draw`` returns another shape.
+        """
+        z = self._draw(tuple(sample_shape), generator)
+        if tuple(z.shape) != (*sample_shape, *self.shape):
+            raise ValueError(
+                f"the encoder drew codes of shape {tuple(z.shape)}; expected "
+                f"{(*sample_shape, *self.shape)}: sample_shape, then (batch, dim)"
+            )
+        return z
+
+    def sample(
+        self, sample_shape: tuple[int, ...] = (), *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The same draw without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+    def moments(
+        self, samples: int, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over that many draws, ``(batch, dim)`` each, no gradient.
+
+        The variance is divided by ``samples - 1``, so that it has no bias.
+
+        Raises:
+            ValueError: for fewer than two samples, which have no spread.
+        """
+        if samples < 2:
+            raise ValueError(f"samples is {samples}; a standard deviation takes at least two draws")
+        z = self.sample((samples,), generator=generator)
+        return z.mean(0), z.std(0)
+
+    def log_prob(self, z: Tensor) -> NoReturn:
+        """Raises TypeError: the density is unknown."""
+        raise TypeError(
+            "q(z|x) is implicit: it can be drawn from, its density is unknown; a critic network "
+            "estimates log q(z|x) - log p(z) from samples"
+        )

@@ -25,6 +25,7 @@ from tutor.game import Turn, player_parameters
 from tutor.history import History, Recorder
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
+Schedule = Callable[[float], float]
 
 
 class TrainingDiverged(RuntimeError):
@@ -42,6 +43,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 500,
     optimizer: MakeOptimizer | Mapping[str, MakeOptimizer] | None = None,
+    schedule: Schedule | None = None,
     progress: bool = True,
 ) -> History:
     """Play ``steps`` rounds of the model's game and return what happened.
@@ -62,6 +64,9 @@ def fit(
         checkpoint_every: rounds between two checkpoints; one more is written at the end.
         optimizer: makes an optimiser from a list of parameters, one for all players or one for
             each by name.  Default: Adam with learning rate 1e-3.
+        schedule: every learning rate is multiplied by ``schedule(t)``, where t runs from 0 to 1
+            over the steps; `decay_after` makes the usual one.  Default: rates stay as they are.
+            With a schedule, a run is resumed only with the ``steps`` it began with.
         progress: show a bar with the latest values.
 
     Returns:
@@ -102,6 +107,7 @@ def fit(
     data = data.to(where)
     owned = player_parameters(model)
     optimizers = _make_optimizers(owned, optimizer)
+    set_rates = _rates(optimizers, schedule)
     order = BatchOrder(len(data), batch_size, seed)
 
     modes = [(module, module.training) for module in model.modules()]
@@ -113,6 +119,8 @@ def fit(
         if checkpoint is not None:
             run = {"seed": seed, "batch_size": batch_size, "examples": len(data)}
             run["data"] = fingerprint(data)
+            if schedule is not None:  # the rates depend on how many steps there are in all
+                run["scheduled_steps"] = steps
             saved = stack.enter_context(Checkpoint(checkpoint, model, optimizers, where, run))
             start = saved.restore(recorder)
             if start > steps:
@@ -125,6 +133,7 @@ def fit(
         began = time.perf_counter()
         for step in range(start, steps):
             moved = False
+            set_rates(step / steps)
             for turn in _turns(model, data.take(order(step).to(where)), step):
                 moved = True
                 _check_turn(turn, owned, step)
@@ -147,6 +156,53 @@ def fit(
             bar.update()
         seconds = time.perf_counter() - began
     return recorder.history(device=str(where), seconds=seconds, steps=steps - start)
+
+
+def decay_after(start: float = 0.5) -> Schedule:
+    """A schedule for `fit`: full rates up to ``start`` of the steps, then down to 0 in a line.
+
+    Players who chase each other circle around the point where neither can gain.  Falling rates
+    let the circles shrink.
+
+    Raises:
+        ValueError: if ``start`` is not in [0, 1).
+
+    Example:
+        >>> schedule = decay_after(0.5)
+        >>> [schedule(t) for t in (0.0, 0.5, 0.75, 0.9375)]
+        [1.0, 1.0, 0.5, 0.125]
+    """
+    if not 0 <= start < 1:
+        raise ValueError(
+            f"start is {start}; it is the share of the steps at full rate, from 0 to below 1"
+        )
+    return lambda t: min(1.0, (1 - t) / (1 - start))
+
+
+def _rates(
+    optimizers: Mapping[str, Optimizer], schedule: Schedule | None
+) -> Callable[[float], None]:
+    """A function of progress that sets every learning rate from the one its optimiser began with.
+
+    The first rates are read before a checkpoint is restored, which would bring back rates that
+    had already been multiplied.
+    """
+    if schedule is None:
+        return lambda t: None
+    groups = [group for o in optimizers.values() for group in o.param_groups]
+    first = [group["lr"] for group in groups]
+
+    def set_rates(t: float) -> None:
+        factor = schedule(t)
+        if not (isinstance(factor, int | float) and 0 <= factor < math.inf):
+            raise ValueError(
+                f"schedule({t:.4g}) is {factor!r}; expected the number, zero or more, by which "
+                "the learning rates are multiplied"
+            )
+        for group, rate in zip(groups, first, strict=True):
+            group["lr"] = factor * rate
+
+    return set_rates
 
 
 def _put_back(modes: list[tuple[nn.Module, bool]]) -> None:

@@ -21,13 +21,18 @@ from pathlib import Path
 from tutor.data.dataset import Dataset
 from tutor.data.digits import digits
 from tutor.data.download import DamagedFileError, cache_folder
+from tutor.data.labelled import UNKNOWN, Labelled, SemiSupervised, few_labels
 from tutor.data.mnist import FASHION_MNIST, MNIST, idx_dataset
 from tutor.data.toys import four_points, ring, ring_centres, ring_log_prob
 
 __all__ = [
+    "UNKNOWN",
     "DamagedFileError",
     "Dataset",
+    "Labelled",
+    "SemiSupervised",
     "cache_folder",
+    "few_labels",
     "four_points",
     "load",
     "names",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tutor.data.arrays import checked_images, checked_labels, is_whole
+
+if TYPE_CHECKING:
+    from tutor.data.labelled import Labelled
 
 Index = int | slice | Sequence[int] | np.ndarray | Tensor
 
@@ -180,6 +183,15 @@ class Dataset:
         other = self._map(lambda values: values)
         other._draws_each_time = True
         return other
+
+    def labelled(self, known: Tensor | None = None) -> Labelled:
+        """A source of ``(images, labels)`` batches; labels of rows not in ``known`` are -1.
+
+        See `tutor.data.Labelled`.
+        """
+        from tutor.data.labelled import Labelled
+
+        return Labelled(self, known)
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of a SHA-256 over pixels, labels and the way of drawing.
