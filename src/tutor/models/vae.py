@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from tutor.divergences import gaussian_kl
-from tutor.game import Model, Turn
-from tutor.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from tutor.game import Turn
+from tutor.models.autoencoder import Autoencoder
 from tutor.nets import mlp_decoder, mlp_encoder
 from tutor.posteriors import DiagonalGaussian
-from tutor.priors import Gaussian
 
 
-class VAE(Model):
+class VAE(Autoencoder):
     """Encoder and decoder play one game together: raise the evidence lower bound.
 
     ``ELBO(x) = E_q(z|x) log p(x|z) - KL(q(z|x) || p(z)) <= log p(x)``
@@ -55,24 +53,15 @@ class VAE(Model):
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim is {latent_dim}; a code needs at least one dimension")
-        self.latent_dim = latent_dim
-        self.image_shape = tuple(image_shape)
-        self.likelihood = likelihood
-        self.decoder_std = _checked_std(likelihood, decoder_std)
-        self.prior = Gaussian(latent_dim)
+        super().__init__(
+            latent_dim, image_shape=image_shape, likelihood=likelihood, decoder_std=decoder_std
+        )
         self.encoder = mlp_encoder(self.image_shape, 2 * latent_dim) if encoder is None else encoder
         self.decoder = mlp_decoder(latent_dim, self.image_shape) if decoder is None else decoder
 
     @property
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         return {"autoencoder": [self.encoder, self.decoder]}
-
-    def extra_repr(self) -> str:
-        std = "" if self.decoder_std is None else f", decoder_std={self.decoder_std}"
-        return f"latent_dim={self.latent_dim}, likelihood={self.likelihood!r}{std}"
 
     def step(self, x: Tensor) -> Iterator[Turn]:
         q = self.encode(x)
@@ -93,65 +82,6 @@ class VAE(Model):
             TypeError: if the images are not floating point.
             ValueError: if their shape is not the model's.
         """
-        if not x.is_floating_point():
-            raise TypeError(
-                f"images are {x.dtype}; expected floats in [0, 1]; "
-                "for uint8 images use x.float() / 255"
-            )
-        if x.dim() != 1 + len(self.image_shape) or x.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"images have shape {tuple(x.shape)}; expected (n, "
-                f"{', '.join(map(str, self.image_shape))}); build the model with "
-                "image_shape= of your data, or reshape the images"
-            )
-        weight = next(self.encoder.parameters(), x)
-        if x.dtype != weight.dtype:
-            raise TypeError(
-                f"images are {x.dtype}, the encoder's weights {weight.dtype}; "
-                f"use x.to({weight.dtype}), or model.to({x.dtype})"
-            )
+        self.check_images(x)
         mean, log_var = self.encoder(x).chunk(2, dim=1)
         return DiagonalGaussian(mean, log_var)
-
-    def decode(self, z: Tensor) -> BernoulliLikelihood | GaussianLikelihood:
-        """p(x|z) of codes ``(n, latent_dim)``.
-
-        Raises:
-            ValueError: if z is not ``(n, latent_dim)``.
-        """
-        if z.dim() != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z has shape {tuple(z.shape)}; expected (n, {self.latent_dim})")
-        if self.likelihood == "bernoulli":
-            return BernoulliLikelihood(self.decoder(z))
-        return GaussianLikelihood(self.decoder(z), self.decoder_std)
-
-    @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Decoder means at n draws of the prior, shape ``(n, C, H, W)``, without pixel noise."""
-        return self.decode(self.prior.sample((n,), generator=generator)).mean
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Decoder means at the posterior means of x, same shape as x."""
-        return self.decode(self.encode(x).mean).mean
-
-
-def _checked_std(likelihood: str, decoder_std: float | None) -> float | None:
-    if likelihood == "bernoulli":
-        if decoder_std is not None:
-            raise ValueError(
-                f"decoder_std={decoder_std} has no meaning for a Bernoulli likelihood; "
-                'leave it out, or choose likelihood="gaussian"'
-            )
-        return None
-    if likelihood != "gaussian":
-        raise ValueError(f'likelihood is {likelihood!r}; choose "bernoulli" or "gaussian"')
-    if decoder_std is None:
-        raise ValueError(
-            "a Gaussian likelihood needs decoder_std=, the standard deviation of a pixel; "
-            "it sets the weight of the reconstruction, so there is no harmless default "
-            "(0.1 is a start for images in [0, 1])"
-        )
-    if not decoder_std > 0:
-        raise ValueError(f"decoder_std is {decoder_std}; a standard deviation is positive")
-    return float(decoder_std)
