@@ -6,11 +6,12 @@ be drawn from but has no density that one could write down.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 
@@ -196,3 +197,29 @@ class ImplicitPosterior:
             "q(z|x) is implicit: it can be drawn from, its density is unknown; a critic network "
             "estimates log q(z|x) - log p(z) from samples"
         )
+
+
+def noise_fed(encoder: nn.Module, x: Tensor, dim: int) -> ImplicitPosterior:
+    """q(z|x) of an encoder that takes images and standard normal noise.
+
+    Args:
+        encoder: has ``noise_dim``; ``encoder(x, noise)`` with noise ``(k, n, noise_dim)`` gives
+            codes ``(k, n, dim)``.
+        x: images ``(n, C, H, W)``.
+        dim: number of latent dimensions.
+
+    Example:
+        >>> class Shift(nn.Module):
+        ...     noise_dim = 2
+        ...     def forward(self, x, noise):
+        ...         return x + noise
+        >>> noise_fed(Shift(), torch.zeros(3, 2), dim=2).sample((5,)).shape
+        torch.Size([5, 3, 2])
+    """
+
+    def draw(sample_shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        shape = (math.prod(sample_shape), len(x), encoder.noise_dim)
+        noise = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+        return encoder(x, noise).reshape(*sample_shape, len(x), dim)
+
+    return ImplicitPosterior(draw, (len(x), dim))

@@ -1,6 +1,7 @@
 """The models of the book, one file each; a file reads as its paper's algorithm."""
 
+from tutor.models.aae import AAE
 from tutor.models.beta_vae import BetaVAE
 from tutor.models.vae import VAE
 
-__all__ = ["VAE", "BetaVAE"]
+__all__ = ["AAE", "VAE", "BetaVAE"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tutor.game import Model
 from tutor.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from tutor.posteriors import ImplicitPosterior
 from tutor.priors import Gaussian
 
 
@@ -104,9 +105,14 @@ class Autoencoder(Model):
         return self.decode(self.prior.sample((n,), generator=generator)).mean
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Decoder means at the posterior means of x, same shape as x."""
-        return self.decode(self.encode(x).mean).mean
+    def reconstruct(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Decoder means at the posterior means of x, same shape as x.
+
+        An implicit posterior has no mean at hand: there it is one draw of z.
+        """
+        q = self.encode(x)
+        implicit = isinstance(q, ImplicitPosterior)
+        return self.decode(q.sample(generator=generator) if implicit else q.mean).mean
 
 
 def _checked_std(likelihood: str, decoder_std: float | None) -> float | None:
