@@ -15,6 +15,7 @@ from tutor.checks.vae_sampling import EXPONENTIAL
 
 FORMULAS = {name: e.grade for name, e in EXERCISES.items() if isinstance(e.grade, Formula)}
 FORMULAS["vae.exponential"] = EXPONENTIAL
+CHAPTER_1 = [name for name in EXERCISES if name.startswith("vae.")]  # others have files of their own
 MISTAKES = [(name, i) for name, f in FORMULAS.items() for i in range(len(f.mistakes))]
 
 
@@ -101,7 +102,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", [n for n in EXERCISES if n != "vae.own-game"])
+@pytest.mark.parametrize("name", [n for n in CHAPTER_1 if n != "vae.own-game"])
 def test_a_right_answer_passes(name, capsys):
     verdict = check(name, RIGHT[name])
     assert verdict, verdict.message
@@ -136,7 +137,7 @@ def test_a_number_will_do(name):
 
 
 def test_numbers_cover_every_exercise_that_takes_one():
-    assert set(NUMBERS) == {n for n, f in FORMULAS.items() if f.instance is not None}
+    assert set(NUMBERS) == {n for n in CHAPTER_1 if n in FORMULAS and FORMULAS[n].instance}
 
 
 # -- mistakes --------------------------------------------------------------------------------

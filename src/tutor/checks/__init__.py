@@ -5,4 +5,8 @@ from __future__ import annotations
 from tutor.checks import vae
 from tutor.checks.grading import Exercise
 
-EXERCISES: dict[str, Exercise] = {exercise.name: exercise for exercise in vae.EXERCISES}
+CHAPTERS = (vae,)
+
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES
+}
