@@ -15,7 +15,7 @@ from tutor.checks.vae_sampling import EXPONENTIAL
 
 FORMULAS = {name: e.grade for name, e in EXERCISES.items() if isinstance(e.grade, Formula)}
 FORMULAS["vae.exponential"] = EXPONENTIAL
-CHAPTER_1 = [name for name in EXERCISES if name.startswith("vae.")]  # others have files of their own
+CHAPTER_1 = [name for name in EXERCISES if name.startswith("vae.")]  # others: own files
 MISTAKES = [(name, i) for name, f in FORMULAS.items() for i in range(len(f.mistakes))]
 
 
