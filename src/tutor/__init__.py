@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "batches", "checking", "data", "devices", "divergences", "game", "likelihoods", "metrics",
-    "models", "nets", "plots", "posteriors", "ppca", "pretrained", "priors", "training", "widgets",
+    "batches", "checking", "data", "devices", "divergences", "energies", "game", "likelihoods",
+    "metrics", "models", "nets", "plots", "posteriors", "ppca", "pretrained", "priors", "training",
+    "widgets",
 }  # fmt: skip
 _LAZY = {
     "fit": "tutor.training",
