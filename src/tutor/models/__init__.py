@@ -1,7 +1,8 @@
 """The models of the book, one file each; a file reads as its paper's algorithm."""
 
 from tutor.models.aae import AAE
+from tutor.models.avb import AVB
 from tutor.models.beta_vae import BetaVAE
 from tutor.models.vae import VAE
 
-__all__ = ["AAE", "VAE", "BetaVAE"]
+__all__ = ["AAE", "AVB", "VAE", "BetaVAE"]
