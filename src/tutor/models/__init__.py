@@ -3,6 +3,19 @@
 from tutor.models.aae import AAE
 from tutor.models.avb import AVB
 from tutor.models.beta_vae import BetaVAE
+from tutor.models.cluster_heads_aae import ClusterHeadsAAE
+from tutor.models.clustering_aae import ClusteringAAE
+from tutor.models.conditional_aae import ConditionalAAE
+from tutor.models.semi_supervised_aae import SemiSupervisedAAE
 from tutor.models.vae import VAE
 
-__all__ = ["AAE", "AVB", "VAE", "BetaVAE"]
+__all__ = [
+    "AAE",
+    "AVB",
+    "VAE",
+    "BetaVAE",
+    "ClusterHeadsAAE",
+    "ClusteringAAE",
+    "ConditionalAAE",
+    "SemiSupervisedAAE",
+]
