@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from tutor.game import Turn
-from tutor.models.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from tutor.models.adversarial import discriminator_loss, generator_loss, r1_penalty
 from tutor.models.autoencoder import Autoencoder
 from tutor.nets import mlp, mlp_decoder, mlp_encoder
 from tutor.posteriors import Deterministic, DiagonalGaussian, ImplicitPosterior, noise_fed
@@ -41,7 +41,7 @@ class AAE(Autoencoder):
             constant) or ``"bernoulli"``.
         decoder_std: of the Gaussian likelihood.
         noise_dim: dimensions of the universal posterior's noise.
-        penalty: weight of the gradient penalty on the discriminator, 0 for none.
+        gradient_penalty: weight of the gradient penalty on the discriminator, 0 for none.
         discriminator_turns: moves of the discriminator in a round.
         encoder, decoder, discriminator: modules to use instead of the default networks.
 
@@ -68,7 +68,7 @@ class AAE(Autoencoder):
         likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
         decoder_std: float | None = None,
         noise_dim: int = 16,
-        penalty: float = 0.1,
+        gradient_penalty: float = 0.1,
         discriminator_turns: int = 1,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -85,12 +85,14 @@ class AAE(Autoencoder):
         )
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior is {posterior!r}; choose one of {', '.join(POSTERIORS)}")
-        if not penalty >= 0:
-            raise ValueError(f"penalty is {penalty}; expected a weight of 0 or more")
+        if not gradient_penalty >= 0:
+            raise ValueError(
+                f"gradient_penalty is {gradient_penalty}; expected a weight of 0 or more"
+            )
         if discriminator_turns < 1:
             raise ValueError(f"discriminator_turns is {discriminator_turns}; expected at least 1")
         self.posterior, self.supervised = posterior, supervised
-        self.penalty, self.discriminator_turns = penalty, discriminator_turns
+        self.gradient_penalty, self.discriminator_turns = gradient_penalty, discriminator_turns
         self.classes = _classes(self.prior) if supervised else 0
         self.encoder = self._make_encoder(noise_dim) if encoder is None else encoder
         self.decoder = mlp_decoder(latent_dim, self.image_shape) if decoder is None else decoder
@@ -125,12 +127,10 @@ class AAE(Autoencoder):
         real_logit, fake_logit = self.discriminate(real, labels), self.discriminate(fake, labels)
         loss = discriminator_loss(real_logit, fake_logit)  # (n,)
         guess = {"real": real_logit.sigmoid().mean(), "fake": fake_logit.sigmoid().mean()}
-        if self.penalty == 0:
+        if self.gradient_penalty == 0:
             return Turn("discriminator", loss.mean(), **guess)
-        slope = sum(
-            gradient_penalty(lambda z: self.discriminate(z, labels), z) for z in (real, fake)
-        )
-        loss = loss + self.penalty * slope
+        slope = sum(r1_penalty(lambda z: self.discriminate(z, labels), z) for z in (real, fake))
+        loss = loss + self.gradient_penalty * slope
         return Turn("discriminator", loss.mean(), slope=slope.mean(), **guess)
 
     def draw_prior(self, n: int, labels: Tensor | None = None) -> Tensor:
@@ -202,7 +202,8 @@ class AAE(Autoencoder):
     def extra_repr(self) -> str:
         return (
             f"{super().extra_repr()}, posterior={self.posterior!r}, supervised={self.supervised}, "
-            f"penalty={self.penalty}, discriminator_turns={self.discriminator_turns}"
+            f"gradient_penalty={self.gradient_penalty}, "
+            f"discriminator_turns={self.discriminator_turns}"
         )
 
 

@@ -45,7 +45,7 @@ def generator_loss(fake: Tensor) -> Tensor:
     return softplus(-fake)
 
 
-def gradient_penalty(discriminator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """``1/2 |grad_z T(z)|^2`` of the discriminator's logit T, one value an example.
 
     Added to the discriminator's loss on prior samples (and here on codes too), it asks for a
@@ -58,8 +58,8 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], z: Tensor) -> Te
         z: codes ``(n, dim)``; no gradient reaches what made them.
 
     Example:
-        >>> gradient_penalty(lambda z: 3 * z[:, 0], torch.zeros(1, 2))
-        tensor([4.5000], grad_fn=...)
+        >>> r1_penalty(lambda z: 3 * z[:, 0], torch.zeros(1, 2))
+        tensor([4.5000], grad_fn=<...>)
     """
     z = z.detach().requires_grad_()
     (slope,) = torch.autograd.grad(discriminator(z).sum(), z, create_graph=True)
