@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tutor.game import Turn, evaluating
 from tutor.likelihoods import BernoulliLikelihood, GaussianLikelihood
-from tutor.models.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from tutor.models.adversarial import discriminator_loss, generator_loss, r1_penalty
 from tutor.models.autoencoder import Autoencoder
 from tutor.nets import mlp, mlp_decoder, mlp_encoder
 
@@ -54,7 +54,7 @@ class ClusteringAAE(Autoencoder):
         likelihood: ``"gaussian"`` (half the squared error over ``decoder_std`` squared, and a
             constant) or ``"bernoulli"``.
         decoder_std: of the Gaussian likelihood; 1 without it.
-        penalty: weight of the gradient penalty on both discriminators, 0 for none.
+        gradient_penalty: weight of the gradient penalty on both discriminators, 0 for none.
         label_weight: weight of the label game in the generator's loss, beside 1 for the style's.
         encoder: module from images to ``(n, clusters + latent_dim)``: logits of q(y|x), then z.
         decoder: module from ``(n, clusters + latent_dim)`` to ``(n, C, H, W)``.
@@ -83,7 +83,7 @@ class ClusteringAAE(Autoencoder):
         image_shape: tuple[int, ...] = (1, 28, 28),
         likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
         decoder_std: float | None = None,
-        penalty: float = 0.1,
+        gradient_penalty: float = 0.1,
         label_weight: float = 1.0,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -101,11 +101,14 @@ class ClusteringAAE(Autoencoder):
         )
         if clusters < 2:
             raise ValueError(f"asked for {clusters} classes; a choice needs at least two")
-        for name, weight in {"penalty": penalty, "label_weight": label_weight}.items():
+        for name, weight in {
+            "gradient_penalty": gradient_penalty,
+            "label_weight": label_weight,
+        }.items():
             if not weight >= 0:
                 raise ValueError(f"{name} is {weight}; expected a weight of 0 or more")
         self.classes = clusters
-        self.penalty, self.label_weight = penalty, label_weight
+        self.gradient_penalty, self.label_weight = gradient_penalty, label_weight
         outputs, inputs = clusters + latent_dim, self.decoder_inputs
         self.encoder = mlp_encoder(self.image_shape, outputs) if encoder is None else encoder
         self.decoder = mlp_decoder(inputs, self.image_shape) if decoder is None else decoder
@@ -134,10 +137,10 @@ class ClusteringAAE(Autoencoder):
         code = self.encode(x)
         real_y, real_z = self.draw_labels(len(x)), self.prior.sample((len(x),))
         yield discriminator_turn(
-            "label_discriminator", self.discriminate_label, real_y, code.y, self.penalty
+            "label_discriminator", self.discriminate_label, real_y, code.y, self.gradient_penalty
         )
         yield discriminator_turn(
-            "style_discriminator", self.discriminate_style, real_z, code.z, self.penalty
+            "style_discriminator", self.discriminate_style, real_z, code.z, self.gradient_penalty
         )
         label = generator_loss(self.discriminate_label(code.y))  # (n,)
         style = generator_loss(self.discriminate_style(code.z))  # (n,)
@@ -248,8 +251,8 @@ class ClusteringAAE(Autoencoder):
 
     def extra_repr(self) -> str:
         return (
-            f"{super().extra_repr()}, classes={self.classes}, penalty={self.penalty}, "
-            f"label_weight={self.label_weight}"
+            f"{super().extra_repr()}, classes={self.classes}, "
+            f"gradient_penalty={self.gradient_penalty}, label_weight={self.label_weight}"
         )
 
 
@@ -261,7 +264,7 @@ def discriminator_turn(
     real_logit, fake_logit = judge(real), judge(fake)  # (n,)
     loss = discriminator_loss(real_logit, fake_logit)
     if penalty > 0:
-        loss = loss + penalty * (gradient_penalty(judge, real) + gradient_penalty(judge, fake))
+        loss = loss + penalty * (r1_penalty(judge, real) + r1_penalty(judge, fake))
     return Turn(
         player, loss.mean(), real=real_logit.sigmoid().mean(), fake=fake_logit.sigmoid().mean()
     )

@@ -37,7 +37,7 @@ class ConditionalAAE(Autoencoder):
         likelihood: ``"gaussian"`` (half the squared error over ``decoder_std`` squared, and a
             constant) or ``"bernoulli"``.
         decoder_std: of the Gaussian likelihood; 1 without it.
-        penalty: weight of the gradient penalty on the discriminator, 0 for none.
+        gradient_penalty: weight of the gradient penalty on the discriminator, 0 for none.
         encoder: module from images to ``(n, latent_dim)``.
         decoder: module from ``(n, classes + latent_dim)``, label first, to ``(n, C, H, W)``.
         discriminator: module from ``(n, latent_dim)`` to logits ``(n, 1)``.
@@ -64,7 +64,7 @@ class ConditionalAAE(Autoencoder):
         image_shape: tuple[int, ...] = (1, 28, 28),
         likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
         decoder_std: float | None = None,
-        penalty: float = 0.1,
+        gradient_penalty: float = 0.1,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         discriminator: nn.Module | None = None,
@@ -80,9 +80,11 @@ class ConditionalAAE(Autoencoder):
         )
         if classes < 2:
             raise ValueError(f"asked for {classes} classes; a choice needs at least two")
-        if not penalty >= 0:
-            raise ValueError(f"penalty is {penalty}; expected a weight of 0 or more")
-        self.classes, self.penalty = classes, penalty
+        if not gradient_penalty >= 0:
+            raise ValueError(
+                f"gradient_penalty is {gradient_penalty}; expected a weight of 0 or more"
+            )
+        self.classes, self.gradient_penalty = classes, gradient_penalty
         inputs = classes + latent_dim
         self.encoder = mlp_encoder(self.image_shape, latent_dim) if encoder is None else encoder
         self.decoder = mlp_decoder(inputs, self.image_shape) if decoder is None else decoder
@@ -105,7 +107,7 @@ class ConditionalAAE(Autoencoder):
         # Regularisation phase: prior samples are real, codes are fake.
         z = self.encode(x).rsample()
         real = self.prior.sample((len(x),))
-        yield discriminator_turn("discriminator", self.discriminate, real, z, self.penalty)
+        yield discriminator_turn("discriminator", self.discriminate, real, z, self.gradient_penalty)
         yield Turn("generator", generator_loss(self.discriminate(z)).mean())
 
     def discriminate(self, z: Tensor) -> Tensor:
@@ -177,4 +179,7 @@ class ConditionalAAE(Autoencoder):
         return x, checked_labels(labels, self.classes)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, classes={self.classes}, penalty={self.penalty}"
+        return (
+            f"{super().extra_repr()}, classes={self.classes}, "
+            f"gradient_penalty={self.gradient_penalty}"
+        )
