@@ -12,10 +12,11 @@ from torch import nn
 
 import tutor
 from tutor.batches import BatchOrder
+from tutor.checkpoints import CheckpointError
 from tutor.devices import resolve_device
 from tutor.game import Model, Turn
 from tutor.likelihoods import BernoulliLikelihood
-from tutor.training import TrainingDiverged
+from tutor.training import TrainingDiverged, decay_after
 
 fit = partial(tutor.fit, device="cpu", progress=False)
 
@@ -403,3 +404,83 @@ def test_images_outside_the_unit_interval_stop_a_bernoulli_model(change):
     images = change(torch.rand(8, 1, 4, 4))
     with pytest.raises(ValueError, match=r"a Bernoulli likelihood needs \[0, 1\]"):
         fit(tutor.models.VAE(image_shape=(1, 4, 4)), images, steps=1, batch_size=4)
+
+
+# -- schedules ------------------------------------------------------------------------------------
+
+
+class Slope(Model):
+    """One weight with a gradient of one: under SGD it falls by the learning rate each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    @property
+    def players(self):
+        return {"one": [self.weight]}
+
+    def step(self, x):
+        yield Turn("one", self.weight + 0 * x.sum())
+
+
+def test_a_schedule_multiplies_every_rate():
+    model = Slope()
+    tutor.fit(
+        model, torch.zeros(4, 1), steps=8, batch_size=2, device="cpu", progress=False,
+        optimizer=partial(torch.optim.SGD, lr=1.0), schedule=decay_after(0.5),
+    )  # fmt: skip
+    # four full steps, then 1, 3/4, 1/2, 1/4
+    assert model.weight.item() == pytest.approx(-(4 + 2.5), rel=1e-6)
+
+
+def test_a_run_with_a_schedule_resumes_bit_for_bit(tmp_path):
+    def run(folder, stop=None):
+        model = Slope()
+        calls = 0
+
+        def schedule(t):
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise KeyboardInterrupt
+            return decay_after(0.25)(t)
+
+        tutor.fit(
+            model, torch.zeros(4, 1), steps=12, batch_size=2, device="cpu", progress=False,
+            optimizer=partial(torch.optim.Adam, lr=0.1), schedule=schedule,
+            checkpoint=folder, checkpoint_every=5,
+        )  # fmt: skip
+        return model.weight.item()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop=8)  # after the checkpoint at step 5, with rates already lower
+    assert run(tmp_path / "cut") == whole
+
+
+def test_a_scheduled_run_can_t_be_stretched(tmp_path):
+    def run(steps):
+        tutor.fit(
+            Slope(), torch.zeros(4, 1), steps=steps, batch_size=2, device="cpu", progress=False,
+            schedule=decay_after(0.5), checkpoint=tmp_path,
+        )  # fmt: skip
+
+    run(4)
+    with pytest.raises(CheckpointError, match="scheduled_steps"):
+        run(8)
+
+
+@pytest.mark.parametrize("start", [-0.1, 1.0, float("nan")])
+def test_a_schedule_that_never_decays_is_refused(start):
+    with pytest.raises(ValueError, match="share of the steps"):
+        decay_after(start)
+
+
+@pytest.mark.parametrize("factor", [-1.0, float("nan"), float("inf"), "half"])
+def test_a_schedule_gives_numbers(factor):
+    with pytest.raises(ValueError, match="multiplied"):
+        tutor.fit(
+            Slope(), torch.zeros(4, 1), steps=2, batch_size=2, device="cpu", progress=False,
+            schedule=lambda t: factor,
+        )  # fmt: skip

@@ -58,8 +58,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         z: codes ``(n, dim)``; no gradient reaches what made them.
 
     Example:
-        >>> r1_penalty(lambda z: 3 * z[:, 0], torch.zeros(1, 2))
-        tensor([4.5000], grad_fn=<...>)
+        >>> r1_penalty(lambda z: 1.5 * z[:, 0].square(), torch.ones(1, 2)).detach()
+        tensor([4.5000])
     """
     z = z.detach().requires_grad_()
     (slope,) = torch.autograd.grad(discriminator(z).sum(), z, create_graph=True)
