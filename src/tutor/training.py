@@ -189,8 +189,11 @@ def _rates(
     """
     if schedule is None:
         return lambda t: None
-    groups = [group for o in optimizers.values() for group in o.param_groups]
-    first = [group["lr"] for group in groups]
+
+    def groups() -> list[dict[str, Any]]:  # asked anew: restoring a state replaces them
+        return [group for o in optimizers.values() for group in o.param_groups]
+
+    first = [group["lr"] for group in groups()]
 
     def set_rates(t: float) -> None:
         factor = schedule(t)
@@ -199,7 +202,7 @@ def _rates(
                 f"schedule({t:.4g}) is {factor!r}; expected the number, zero or more, by which "
                 "the learning rates are multiplied"
             )
-        for group, rate in zip(groups, first, strict=True):
+        for group, rate in zip(groups(), first, strict=True):
             group["lr"] = factor * rate
 
     return set_rates
