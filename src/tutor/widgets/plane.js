@@ -7,6 +7,7 @@ export const DIRECTIONS = {
 };
 const SMALL = "11px system-ui, sans-serif";
 const ROUND = 2 * Math.PI;
+const STEPS = [0.001, 0.01, 0.1, 1, 10].flatMap((s) => [s, 2 * s, 5 * s]);
 
 export function makePlane(bounds) {
   const look = { size: 1, ink: {} };
@@ -17,7 +18,8 @@ export function makePlane(bounds) {
 
   function axes(g) {
     const { size, ink } = look;
-    const step = [0.5, 1, 2, 5, 10, 20, 50].find((s) => span / s <= 9) ?? span / 5;
+    const most = Math.min(9, size / 34);               // numbers need room
+    const step = STEPS.find((s) => span / s <= most) ?? span / 5;
     g.font = SMALL;
     g.fillStyle = ink.muted;
     g.strokeStyle = ink.line;
@@ -35,7 +37,7 @@ export function makePlane(bounds) {
         if (p < 30 || p > size - 30) continue;        // the corners belong to the axes' names
         g.textAlign = axis ? "left" : "center";
         g.textBaseline = axis ? "middle" : "bottom";
-        g.fillText(String(k * step).replace("-", "\u2212"), axis ? 5 : p, axis ? p : size - 4);
+        g.fillText(String(Number((k * step).toPrecision(6))).replace("-", "\u2212"), axis ? 5 : p, axis ? p : size - 4);
       }
     }
     g.font = "italic 13px Georgia, serif";
