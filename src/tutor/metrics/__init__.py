@@ -5,6 +5,7 @@ Every estimate stands beside its exact value wherever the latent space has one o
 
 from tutor.metrics.active import ActiveUnits, active_units
 from tutor.metrics.ais import AIS, ais
+from tutor.metrics.clustering import clustering_error, majority_error, matched_error
 from tutor.metrics.gaps import Gaps, best_gaussian, gaps
 from tutor.metrics.likelihood import elbo, exact_elbo, iwae, log_likelihood
 from tutor.metrics.minibatch import (
@@ -14,6 +15,7 @@ from tutor.metrics.minibatch import (
     minibatch_weighted,
     stratified_log_weights,
 )
+from tutor.metrics.parzen import Parzen, parzen, parzen_log_prob
 from tutor.metrics.quadrature import PosteriorGrid, exact_posterior, quadrature
 from tutor.metrics.surgery import (
     Surgery,
@@ -39,6 +41,7 @@ __all__ = [
     "ClassifierTest",
     "Gaps",
     "NoiseFloor",
+    "Parzen",
     "PosteriorGrid",
     "Surgery",
     "SurgeryEstimate",
@@ -48,6 +51,7 @@ __all__ = [
     "ais",
     "best_gaussian",
     "classifier_two_sample",
+    "clustering_error",
     "elbo",
     "energy_distance",
     "exact_elbo",
@@ -55,10 +59,14 @@ __all__ = [
     "gaps",
     "iwae",
     "log_likelihood",
+    "majority_error",
+    "matched_error",
     "minibatch_stratified",
     "minibatch_surgery",
     "minibatch_weighted",
     "noise_floor",
+    "parzen",
+    "parzen_log_prob",
     "quadrature",
     "sliced_wasserstein",
     "stratified_log_weights",
