@@ -16,6 +16,7 @@ from tutor.metrics.minibatch import (
     stratified_log_weights,
 )
 from tutor.metrics.parzen import Parzen, parzen, parzen_log_prob
+from tutor.metrics.prior_match import PriorMatch, prior_match
 from tutor.metrics.quadrature import PosteriorGrid, exact_posterior, quadrature
 from tutor.metrics.surgery import (
     Surgery,
@@ -43,6 +44,7 @@ __all__ = [
     "NoiseFloor",
     "Parzen",
     "PosteriorGrid",
+    "PriorMatch",
     "Surgery",
     "SurgeryEstimate",
     "active_units",
@@ -65,6 +67,7 @@ __all__ = [
     "minibatch_surgery",
     "minibatch_weighted",
     "noise_floor",
+    "prior_match",
     "parzen",
     "parzen_log_prob",
     "quadrature",
