@@ -17,9 +17,10 @@ from tutor.priors import Gaussian, GaussianMixture, SwissRoll, UniformBox
 )
 def test_draws_of_the_prior_are_at_the_floor(prior):
     g = torch.Generator().manual_seed(0)
-    match = prior_match(prior.sample((2000,), generator=g), prior, n=500, generator=g)
-    # Four blocks: a ratio's standard deviation is about 0.5 / 2 for these priors; three of them.
-    assert match.ratio == pytest.approx(1, abs=0.75)
+    match = prior_match(prior.sample((4000,), generator=g), prior, n=400, generator=g)
+    # One block's ratio has a standard deviation of 0.4 to 0.6 and leans to the right; ten blocks'
+    # 0.2, and the floor adds 0.1: three of these together.
+    assert match.ratio == pytest.approx(1, abs=0.65)
     assert abs(match.unbiased) < 3 * match.unbiased_std / math.sqrt(match.blocks)
     assert match.sliced < 1.5 * match.sliced_floor
     assert abs(match.accuracy - 0.5) < 4 * match.accuracy_std / math.sqrt(match.blocks)
