@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
 
 from tutor.checkpoints import write_atomically
 from tutor.game import Model
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = files("tutor") / "weights"
 _RESULTS = files("tutor") / "results"
+_RECORDINGS = files("tutor") / "recordings"
 
 
 def names() -> list[str]:
@@ -87,6 +90,46 @@ def results(name: str) -> pd.DataFrame:
     table = pd.DataFrame(stored.pop("rows"))
     table.attrs.update(stored)
     return table
+
+
+def recording(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The moments of a training that was recorded for a live figure, and where they come from.
+
+    Two files in ``tutor/recordings``, like a model's; written by the scripts in ``experiments/``.
+
+    Returns:
+        tensors by name (float32 where they were stored as float16), and the provenance.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+
+    Example:
+        >>> tensors, about = recording("aae_priors")
+        >>> tensors["swiss_roll.codes"].shape[1:], about["priors"]
+        (torch.Size([500, 2]), ['gaussian', 'mixture', 'swiss roll', 'uniform'])
+    """
+    known = (f.name for f in _RECORDINGS.iterdir() if ".json" in f.name)
+    _known(name, sorted(f.removesuffix(".json") for f in known))
+    tensors = tensors_from_bytes((_RECORDINGS / f"{name}.safetensors").read_bytes())
+    about = json.loads((_RECORDINGS / f"{name}.json").read_text())
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}, about
+
+
+def save_recording(
+    tensors: Mapping[str, Tensor], folder: Path, name: str, about: Mapping[str, Any]
+) -> None:
+    """Write the two files of a recording.
+
+    Raises:
+        ValueError: for tensors that are not finite.
+    """
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{key} holds NaN or infinity (float16 ends at 65504)")
+    folder.mkdir(exist_ok=True)
+    content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_atomically(folder / f"{name}.safetensors", tensors_to_bytes(content))
+    write_atomically(folder / f"{name}.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def halve(model: Model) -> Model:
