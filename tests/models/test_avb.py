@@ -223,10 +223,10 @@ def test_in_training_each_player_moves_only_in_its_own_turn(still):
 @pytest.mark.parametrize("contrast", [False, True])
 def test_the_losses_written_out(contrast):
     encoder = FactoredNoiseEncoder(SHAPE, 2, bases=2, noise_dim=3, hidden=(16,))
-    model = build(encoder=encoder, adaptive_contrast=contrast, contrast_samples=50)
+    model = build(encoder=encoder, adaptive_contrast=contrast, contrast_samples=50, critic_turns=2)
     x = images()
     torch.manual_seed(5)
-    primal, dual = model.step(x)
+    primal, *duals = model.step(x)
 
     torch.manual_seed(5)
 
@@ -254,11 +254,15 @@ def test_the_losses_written_out(contrast):
     # one weight for both terms, no division by the number of pixels
     assert primal.loss.item() == pytest.approx(kl + reconstruction, rel=1e-5)
 
-    z = encoder(x, torch.randn(4, encoder.noise_dim))
-    logits = torch.cat([t(see(z)[0]), t(torch.randn(4, 2))])
+    # the first turn of the critic sees the codes of the autoencoder's, the second new ones
     labels = torch.tensor([1.0] * 4 + [0.0] * 4)  # posterior 1, prior 0
-    want = 2 * binary_cross_entropy_with_logits(logits, labels).item()  # both means, added
-    assert dual.loss.item() == pytest.approx(want, rel=1e-5)
+    for turn, dual in enumerate(duals):
+        if turn > 0:
+            z = encoder(x, torch.randn(4, encoder.noise_dim))
+            seen, _ = see(z)
+        logits = torch.cat([t(seen), t(torch.randn(4, 2))])
+        want = 2 * binary_cross_entropy_with_logits(logits, labels).item()  # both means, added
+        assert dual.loss.item() == pytest.approx(want, rel=1e-5)
 
 
 def test_swapped_labels_give_minus_the_log_ratio():
@@ -430,8 +434,10 @@ def test_contrast_from_draws_and_from_the_encoder_agree():
     assert ((r.stddev / want - 1).abs() < 2 * 5 / math.sqrt(2 * 50_000)).all()
     assert not r.mean.requires_grad
     assert not r.log_var.requires_grad
-    z = model.normalise(images(), model.encode(images()).sample())
-    assert z.shape == (4, 2)
+    z = model.encode(images()).sample()
+    assert torch.equal(model.normalise(z, r), (z - r.mean) / r.stddev)
+    assert build().contrast(images()) is None
+    assert build().normalise(z, None) is z
 
 
 class SamplesOnly(nn.Module):

@@ -131,16 +131,17 @@ class AVB(Autoencoder):
 
     def step(self, x: Tensor) -> Iterator[Turn]:
         # Primal turn: encoder and decoder, against a critic that stands still.
-        z = self.encode(x).rsample()  # (n, latent_dim)
+        z, r = self.encode(x).rsample(), self.contrast(x)  # (n, latent_dim)
         reconstruction = -self.decode(z).log_prob(x)  # (n,)
-        kl = self.kl_estimate(x, z)  # (n,)
+        kl = self.kl_estimate(x, z, r)  # (n,)
         loss = (reconstruction + self.kl_weight * kl).mean()
         yield Turn("autoencoder", loss, reconstruction=reconstruction.mean(), kl=kl.mean())
 
-        # Dual turns: the critic tells codes of the moved encoder (label 1) from draws (label 0).
-        for _ in range(self.critic_turns):
-            z = self.normalise(x, self.encode(x).sample())
-            posterior = self.critic_value(x, z)  # (n,)
+        # Dual turns: the critic tells codes (label 1) from draws of the prior (label 0).
+        for turn in range(self.critic_turns):
+            if turn > 0:  # new noise, through the moved encoder
+                z, r = self.encode(x).sample(), self.contrast(x)
+            posterior = self.critic_value(x, self.normalise(z.detach(), r))  # (n,)
             drawn = self.critic_value(x, self.reference.sample((len(x),)))  # (n,)
             loss = (softplus(-posterior) + softplus(drawn)).mean()
             right = 0.5 * ((posterior > 0).float() + (drawn < 0).float())
@@ -193,23 +194,27 @@ class AVB(Autoencoder):
             )
         return value - log_prior
 
-    def kl_estimate(
-        self, x: Tensor, z: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def kl_estimate(self, x: Tensor, z: Tensor, r: DiagonalGaussian | None = None) -> Tensor:
         """What the critic says of log q(z|x) - log p(z), ``(n,)`` in nats; its mean is the KL.
 
-        Differentiable in z.  ``generator`` is the source of the draws for the moments of r(z|x),
-        where there is adaptive contrast.
+        Differentiable in z.  With adaptive contrast r is r(z|x), made by `contrast` if not given.
         """
         if not self.adaptive_contrast:
             return self.critic_value(x, z)
-        r = self.contrast(x, generator=generator)
-        ratio = self.critic_value(x, (z - r.mean) / r.stddev)
+        r = self.contrast(x) if r is None else r
+        ratio = self.critic_value(x, self.normalise(z, r))
         return ratio + r.log_prob(z) - self.prior.log_prob(z)
 
     @torch.no_grad()
-    def contrast(self, x: Tensor, *, generator: torch.Generator | None = None) -> DiagonalGaussian:
-        """r(z|x), the Gaussian with the moments of q(z|x); never carries a gradient."""
+    def contrast(
+        self, x: Tensor, *, generator: torch.Generator | None = None
+    ) -> DiagonalGaussian | None:
+        """r(z|x), the Gaussian with the moments of q(z|x); never carries a gradient.
+
+        None where there is no adaptive contrast.
+        """
+        if not self.adaptive_contrast:
+            return None
         if hasattr(self.encoder, "moments"):
             self.check_images(x)
             mean, std = self.encoder.moments(x, self.contrast_samples, generator=generator)
@@ -217,14 +222,9 @@ class AVB(Autoencoder):
             mean, std = self.encode(x).moments(self.contrast_samples, generator=generator)
         return DiagonalGaussian(mean, (std.square() + _LEAST_VARIANCE).log())
 
-    def normalise(
-        self, x: Tensor, z: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """The code as the critic sees it: ``(z - mean(x)) / std(x)``, or z without contrast."""
-        if not self.adaptive_contrast:
-            return z
-        r = self.contrast(x, generator=generator)
-        return (z - r.mean) / r.stddev
+    def normalise(self, z: Tensor, r: DiagonalGaussian | None) -> Tensor:
+        """The code as the critic sees it: ``(z - mean) / std`` of r, or z itself without one."""
+        return z if r is None else (z - r.mean) / r.stddev
 
     @property
     def kl_weight(self) -> Tensor | float:
@@ -250,10 +250,9 @@ class AVB(Autoencoder):
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}; draw at least one")
-        claims = []
+        r, claims = self.contrast(x, generator=generator), []
         for z in self.encode(x).sample((samples,), generator=generator):
-            kl = self.kl_estimate(x, z, generator=generator)
-            claims.append(self.decode(z).log_prob(x) - kl)
+            claims.append(self.decode(z).log_prob(x) - self.kl_estimate(x, z, r))
         return torch.stack(claims).mean(0)
 
     @torch.no_grad()
