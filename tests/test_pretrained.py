@@ -44,6 +44,18 @@ def test_save_and_load_give_the_same_weights(tmp_path, monkeypatch):
         assert torch.equal(value, again.state_dict()[name])
 
 
+def test_networks_of_another_size_are_built_again(tmp_path, monkeypatch):
+    arguments = {"latent_dim": 3, "image_shape": (1, 4, 4)}
+    narrow = {"image_shape": (1, 4, 4), "outputs": 6, "hidden": (5,)}
+    networks = {"encoder": ("mlp_encoder", narrow)}
+    model = pretrained.halve(pretrained.build("VAE", arguments, networks))
+    assert model.encoder[1].out_features == 5
+    pretrained.save(model, tmp_path, "mine", {"arguments": arguments, "networks": networks})
+    monkeypatch.setattr(pretrained, "_WEIGHTS", tmp_path)
+    x = torch.rand(2, 1, 4, 4)
+    assert torch.equal(pretrained.load("mine").reconstruct(x), model.eval().reconstruct(x))
+
+
 def test_weights_that_would_change_are_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"does not fit float16; call halve"):
         pretrained.save(VAE(3, image_shape=(1, 4, 4)), tmp_path, "mine", {})

@@ -61,13 +61,37 @@ def load(name: str) -> Model:
         >>> load("vae_mnist_2d").latent_dim
         2
     """
-    import tutor.models
-
     made = provenance(name)
-    model = getattr(tutor.models, made["model"])(**made["arguments"])
+    model = build(made["model"], made["arguments"], made.get("networks", {}))
     tensors = tensors_from_bytes((_WEIGHTS / f"{name}.safetensors").read_bytes())
     model.load_state_dict({key: value.float() for key, value in tensors.items()})
     return model.eval()
+
+
+def build(
+    model: str,
+    arguments: Mapping[str, Any],
+    networks: Mapping[str, tuple[str, Mapping[str, Any]]],
+) -> Model:
+    """A new model from what a provenance file says of it.
+
+    Args:
+        model: name of a class in `tutor.models`.
+        arguments: plain values for it.
+        networks: for each network that is not the default one, the name of a function in
+            `tutor.nets` and the values for it.
+
+    Example:
+        >>> small = {"latent_dim": 2, "image_shape": (1, 8, 8), "hidden": (16,)}
+        >>> model = build("VAE", {"image_shape": (1, 8, 8)}, {"decoder": ("mlp_decoder", small)})
+        >>> model.decoder[0]
+        Linear(in_features=2, out_features=16, bias=True)
+    """
+    import tutor.models
+    import tutor.nets
+
+    made = {part: getattr(tutor.nets, how)(**values) for part, (how, values) in networks.items()}
+    return getattr(tutor.models, model)(**arguments, **made)
 
 
 def results(name: str) -> pd.DataFrame:
