@@ -35,18 +35,23 @@ def mlp_encoder(
     outputs: int,
     hidden: Sequence[int] = (512, 256),
     activation: type[nn.Module] = nn.ReLU,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Images ``(n, C, H, W)`` to ``(n, outputs)`` through fully connected layers.
 
     With ``hidden=(500,)`` and ``activation=nn.Tanh`` it is the encoder of Kingma & Welling
-    (arXiv 1312.6114, appendix C) with its two heads side by side.
+    (arXiv 1312.6114, appendix C) with its two heads side by side.  With ``dropout`` above 0, units
+    of the first hidden layer are dropped at that rate while training.
 
     Example:
         >>> import torch
         >>> mlp_encoder((1, 28, 28), outputs=4)(torch.zeros(3, 1, 28, 28)).shape
         torch.Size([3, 4])
     """
-    return nn.Sequential(nn.Flatten(), *mlp([math.prod(image_shape), *hidden, outputs], activation))
+    layers = mlp([math.prod(image_shape), *hidden, outputs], activation)
+    if dropout:
+        layers.insert(2, nn.Dropout(dropout))
+    return nn.Sequential(nn.Flatten(), *layers)
 
 
 def mlp_decoder(

@@ -78,8 +78,12 @@ def build(
     Args:
         model: name of a class in `tutor.models`.
         arguments: plain values for it.
-        networks: for each network that is not the default one, the name of a function in
-            `tutor.nets` and the values for it.
+        networks: for each module that is not the default one (a network, the prior), the name of a
+            function or class in `tutor.nets`, `tutor.priors`, `tutor.noise_encoders` or
+            `tutor.critics`, and the values for it.
+
+    Raises:
+        ValueError: for a model or module of an unknown name.
 
     Example:
         >>> small = {"latent_dim": 2, "image_shape": (1, 8, 8), "hidden": (16,)}
@@ -88,9 +92,19 @@ def build(
         Linear(in_features=2, out_features=16, bias=True)
     """
     import tutor.models
-    import tutor.nets
+    from tutor import critics, nets, noise_encoders, priors
 
-    made = {part: getattr(tutor.nets, how)(**values) for part, (how, values) in networks.items()}
+    made = {}
+    for part, (name, values) in networks.items():
+        homes = [home for home in (nets, priors, noise_encoders, critics) if hasattr(home, name)]
+        if not homes:
+            raise ValueError(
+                f"the {part} is called {name!r}; nothing in tutor.nets, priors, noise_encoders or "
+                "critics has that name"
+            )
+        made[part] = getattr(homes[0], name)(**values)
+    if model not in tutor.models.__all__:
+        raise ValueError(f"there is no model {model!r}; tutor.models has {tutor.models.__all__}")
     return getattr(tutor.models, model)(**arguments, **made)
 
 
