@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 from tutor import palette, plots
 from tutor.models import VAE
-from tutor.priors import Gaussian
+from tutor.priors import Gaussian, SwissRoll
 
 # Simulated dichromacy in linear RGB: Machado, Oliveira & Fernandes (2009), severity 1.
 VIEWS = {
@@ -250,3 +250,15 @@ LABEL = torch.tensor([0])
 def test_bad_input_is_named(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_axes_are_in_standard_deviations_only_where_the_prior_has_one():
+    codes, labels = torch.randn(20, 2), torch.arange(20) % 10
+    for prior, unit in (
+        (None, "prior standard deviations"),
+        (Gaussian(2), "prior standard deviations"),
+        (SwissRoll(), "units of the prior"),
+    ):
+        ax = plots.latent_scatter(codes, labels, prior=prior)
+        assert unit in ax.get_xlabel()
+        assert unit in ax.get_ylabel()

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from tutor.palette import CARD, INK, colour
 from tutor.plots.style import new_axes
+from tutor.priors import Gaussian
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 PRIOR_MASS = (0.5, 0.9, 0.99)
-AXIS_NAMES = tuple(f"$z_{i}$ (prior standard deviations)" for i in (1, 2))
 
 
 def latent_scatter(
@@ -33,7 +33,8 @@ def latent_scatter(
         codes: shape ``(n, 2)``.
         labels: whole numbers, shape ``(n,)``.
         prior: anything with ``log_prob`` over the plane; drawn as the contours inside which half,
-            nine tenths and 99 hundredths of its mass lie.
+            nine tenths and 99 hundredths of its mass lie.  With N(0, I), or none, the axes are
+            in its standard deviations; another prior sets a scale of its own.
         ellipses: ``(means, stds)``, both ``(m, 2)``: each posterior as its ellipse of one
             standard deviation, which holds 39 % of its mass.
 
@@ -60,7 +61,7 @@ def latent_scatter(
         _draw_ellipses(ax, means, stds, [INK] * len(means))
     if prior is not None:
         _prior_contours(ax, prior)
-    return _plane_axes(ax)
+    return _plane_axes(ax, prior)
 
 
 def posterior_ellipses(
@@ -103,7 +104,7 @@ def posterior_ellipses(
         _name_class(ax, own, k)
     if prior is not None:
         _prior_contours(ax, prior)
-    return _plane_axes(ax)
+    return _plane_axes(ax, prior)
 
 
 def _plane(points: Tensor, name: str) -> Tensor:
@@ -168,8 +169,10 @@ def _prior_contours(ax: Axes, prior: Any) -> None:
     ax.clabel(lines, fmt=names, fontsize=7)
 
 
-def _plane_axes(ax: Axes) -> Axes:
+def _plane_axes(ax: Axes, prior: Any) -> Axes:
+    standard = prior is None or isinstance(prior, Gaussian)
+    unit = "prior standard deviations" if standard else "units of the prior"
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlabel(AXIS_NAMES[0])
-    ax.set_ylabel(AXIS_NAMES[1])
+    ax.set_xlabel(f"$z_1$ ({unit})")
+    ax.set_ylabel(f"$z_2$ ({unit})")
     return ax
