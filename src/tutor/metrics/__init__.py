@@ -18,6 +18,7 @@ from tutor.metrics.minibatch import (
 from tutor.metrics.parzen import Parzen, parzen, parzen_log_prob
 from tutor.metrics.prior_match import PriorMatch, prior_match
 from tutor.metrics.quadrature import PosteriorGrid, exact_posterior, quadrature
+from tutor.metrics.sampled_density import CellEstimate, SampledDensity, sampled_density
 from tutor.metrics.surgery import (
     Surgery,
     SurgeryEstimate,
@@ -39,12 +40,14 @@ __all__ = [
     "AIS",
     "ActiveUnits",
     "AggregateDensity",
+    "CellEstimate",
     "ClassifierTest",
     "Gaps",
     "NoiseFloor",
     "Parzen",
     "PosteriorGrid",
     "PriorMatch",
+    "SampledDensity",
     "Surgery",
     "SurgeryEstimate",
     "active_units",
@@ -67,10 +70,11 @@ __all__ = [
     "minibatch_surgery",
     "minibatch_weighted",
     "noise_floor",
-    "prior_match",
     "parzen",
     "parzen_log_prob",
+    "prior_match",
     "quadrature",
+    "sampled_density",
     "sliced_wasserstein",
     "stratified_log_weights",
     "surgery",
