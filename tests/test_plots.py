@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 from tutor import palette, plots
 from tutor.models import VAE
-from tutor.priors import Gaussian, SwissRoll
+from tutor.priors import Gaussian, SwissRoll, UniformBox
 
 # Simulated dichromacy in linear RGB: Machado, Oliveira & Fernandes (2009), severity 1.
 VIEWS = {
@@ -262,3 +262,24 @@ def test_axes_are_in_standard_deviations_only_where_the_prior_has_one():
         ax = plots.latent_scatter(codes, labels, prior=prior)
         assert unit in ax.get_xlabel()
         assert unit in ax.get_ylabel()
+
+
+def test_the_manifold_of_a_flat_prior_is_an_even_grid():
+    seen = []
+
+    class Spy(torch.nn.Module):
+        latent_dim, prior, image_shape = 2, UniformBox(2), (1, 1, 1)
+
+        def decode(self, z):
+            seen.append(z)
+            return torch.distributions.Normal(z.new_zeros(len(z), 1, 1, 1), 1.0)
+
+    plots.manifold(Spy(), n=4)
+    assert seen[0][:, 0].unique().tolist() == pytest.approx([-0.75, -0.25, 0.25, 0.75])
+
+
+def test_a_prior_with_dependent_coordinates_has_no_manifold_grid():
+    model = VAE(2)
+    model.prior = SwissRoll()
+    with pytest.raises(ValueError, match="SwissRoll are not independent"):
+        plots.manifold(model)

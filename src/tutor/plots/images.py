@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tutor.game import evaluating
-from tutor.plots.latent import AXIS_NAMES
+from tutor.plots.latent import axis_names
 from tutor.plots.style import new_axes
+from tutor.priors import Gaussian, UniformBox
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,10 +154,11 @@ def interpolations(
 
 @torch.no_grad()
 def manifold(model: Any, n: int = 20, *, ax: Axes | None = None) -> Axes:
-    """What the decoder makes of an even grid of the prior's mass (2-D Gaussian prior).
+    """What the decoder makes of an even grid of the prior's mass (a Gaussian or flat 2-D prior).
 
-    Square ``(i, j)`` of an n by n grid on the unit square goes through the inverse Gaussian
-    distribution function, so every tile stands for the same prior probability 1/n^2.
+    Square ``(i, j)`` of an n by n grid on the unit square goes through the inverse of the prior's
+    distribution function in each coordinate, so every tile stands for the same prior probability
+    1/n^2.
     Source: Kingma & Welling (arXiv 1312.6114), figure 4.
 
     Args:
@@ -164,7 +166,8 @@ def manifold(model: Any, n: int = 20, *, ax: Axes | None = None) -> Axes:
         n: tiles a side, at least 2.
 
     Raises:
-        ValueError: if the model's latent space is not a plane, or n is below 2.
+        ValueError: if the model's latent space is not a plane, its prior's coordinates are not
+            independent, or n is below 2.
 
     Example:
         >>> from tutor.models import VAE
@@ -178,7 +181,17 @@ def manifold(model: Any, n: int = 20, *, ax: Axes | None = None) -> Axes:
         )
     if n < 2:
         raise ValueError(f"n is {n}; a grid needs at least 2 tiles a side")
-    steps = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n).float()
+    prior = getattr(model, "prior", None)
+    share = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    if isinstance(prior, UniformBox):
+        steps = (2 * share - 1).float()
+    elif prior is None or isinstance(prior, Gaussian):
+        steps = torch.special.ndtri(share).float()
+    else:
+        raise ValueError(
+            f"the coordinates of a {type(prior).__name__} are not independent, so no grid holds "
+            "equal shares of it; decode points of the prior with image_grid"
+        )
     rows, columns = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # first row: largest z_2
     z = torch.stack([columns, rows], -1).reshape(-1, 2).to(_device_of(model))
     images = _evaluate(model, lambda: model.decode(z).mean)
@@ -190,8 +203,9 @@ def manifold(model: Any, n: int = 20, *, ax: Axes | None = None) -> Axes:
     names = [f"{steps[i]:.1f}" for i in shown]
     ax.set_xticks([(i + 0.5) * width - 0.5 for i in shown], names)
     ax.set_yticks([(n - 1 - i + 0.5) * height - 0.5 for i in shown], names)
-    ax.set_xlabel(AXIS_NAMES[0])
-    ax.set_ylabel(AXIS_NAMES[1])
+    first, second = axis_names(prior)
+    ax.set_xlabel(first)
+    ax.set_ylabel(second)
     return ax
 
 

@@ -170,9 +170,15 @@ def _prior_contours(ax: Axes, prior: Any) -> None:
 
 
 def _plane_axes(ax: Axes, prior: Any) -> Axes:
+    first, second = axis_names(prior)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_xlabel(first)
+    ax.set_ylabel(second)
+    return ax
+
+
+def axis_names(prior: Any) -> tuple[str, str]:
+    """What stands at the two latent axes: only N(0, I) has a standard deviation of one."""
     standard = prior is None or isinstance(prior, Gaussian)
     unit = "prior standard deviations" if standard else "units of the prior"
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlabel(f"$z_1$ ({unit})")
-    ax.set_ylabel(f"$z_2$ ({unit})")
-    return ax
+    return f"$z_1$ ({unit})", f"$z_2$ ({unit})"
