@@ -52,7 +52,7 @@ class Labelled:
         return self.dataset.take(index), self.labels[index.to(self.labels.device)]
 
     def to(self, device: torch.device) -> Labelled:
-        other = object.__new__(Labelled)
+        other = object.__new__(type(self))
         other.dataset, other.labels = self.dataset.to(device), self.labels.to(device)
         return other
 
@@ -110,7 +110,7 @@ class SemiSupervised:
         return self.dataset.take(index), self.dataset.take(rows), self.dataset.labels[rows]
 
     def to(self, device: torch.device) -> SemiSupervised:
-        other = object.__new__(SemiSupervised)
+        other = object.__new__(type(self))
         other.dataset, other.known = self.dataset.to(device), self.known.to(device)
         other.batch_size = self.batch_size
         return other
