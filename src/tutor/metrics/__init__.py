@@ -8,6 +8,7 @@ from tutor.metrics.ais import AIS, ais
 from tutor.metrics.clustering import clustering_error, majority_error, matched_error
 from tutor.metrics.gaps import Gaps, best_gaussian, gaps
 from tutor.metrics.likelihood import elbo, exact_elbo, iwae, log_likelihood
+from tutor.metrics.marginals import marginal_kl
 from tutor.metrics.minibatch import (
     AggregateDensity,
     minibatch_stratified,
@@ -65,6 +66,7 @@ __all__ = [
     "iwae",
     "log_likelihood",
     "majority_error",
+    "marginal_kl",
     "matched_error",
     "minibatch_stratified",
     "minibatch_surgery",

@@ -6,6 +6,8 @@ from tutor.models.beta_vae import BetaVAE
 from tutor.models.cluster_heads_aae import ClusterHeadsAAE
 from tutor.models.clustering_aae import ClusteringAAE
 from tutor.models.conditional_aae import ConditionalAAE
+from tutor.models.energy_avb import EnergyAVB
+from tutor.models.gaussian_vb import GaussianVB
 from tutor.models.semi_supervised_aae import SemiSupervisedAAE
 from tutor.models.vae import VAE
 
@@ -17,5 +19,7 @@ __all__ = [
     "ClusterHeadsAAE",
     "ClusteringAAE",
     "ConditionalAAE",
+    "EnergyAVB",
+    "GaussianVB",
     "SemiSupervisedAAE",
 ]
