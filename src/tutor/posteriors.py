@@ -6,7 +6,6 @@ be drawn from but has no density that one could write down.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -203,8 +202,8 @@ def noise_fed(encoder: nn.Module, x: Tensor, dim: int) -> ImplicitPosterior:
     """q(z|x) of an encoder that takes images and standard normal noise.
 
     Args:
-        encoder: has ``noise_dim``; ``encoder(x, noise)`` with noise ``(k, n, noise_dim)`` gives
-            codes ``(k, n, dim)``.
+        encoder: has ``noise_dim``; ``encoder(x, noise)`` with noise ``(..., n, noise_dim)`` gives
+            codes ``(..., n, dim)``.
         x: images ``(n, C, H, W)``.
         dim: number of latent dimensions.
 
@@ -218,8 +217,8 @@ def noise_fed(encoder: nn.Module, x: Tensor, dim: int) -> ImplicitPosterior:
     """
 
     def draw(sample_shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-        shape = (math.prod(sample_shape), len(x), encoder.noise_dim)
+        shape = (*sample_shape, len(x), encoder.noise_dim)
         noise = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-        return encoder(x, noise).reshape(*sample_shape, len(x), dim)
+        return encoder(x, noise)
 
     return ImplicitPosterior(draw, (len(x), dim))

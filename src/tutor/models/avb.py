@@ -14,7 +14,7 @@ from tutor.game import Turn
 from tutor.models.autoencoder import Autoencoder
 from tutor.nets import mlp_decoder
 from tutor.noise_encoders import NoiseEncoder
-from tutor.posteriors import DiagonalGaussian, ImplicitPosterior
+from tutor.posteriors import DiagonalGaussian, ImplicitPosterior, noise_fed
 from tutor.priors import Gaussian
 
 _LEAST_VARIANCE = 1e-4  # keeps the normalised code finite where the encoder ignores its noise
@@ -158,13 +158,7 @@ class AVB(Autoencoder):
             ValueError: if their shape is not the model's.
         """
         self.check_images(x)
-
-        def draw(sample_shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-            shape = (*sample_shape, len(x), self.encoder.noise_dim)
-            noise = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-            return self.encoder(x, noise)
-
-        return ImplicitPosterior(draw, (len(x), self.latent_dim))
+        return noise_fed(self.encoder, x, self.latent_dim)
 
     def critic_value(self, x: Tensor, z: Tensor) -> Tensor:
         """T(x, z), shape ``(n,)``, an estimate of log q(z|x) - log p(z) in nats.
@@ -184,9 +178,8 @@ class AVB(Autoencoder):
         if not self.prior_in_critic:
             return value
         log_prior = self.reference.log_prob(z)
-        if (
-            z.device.type == "cpu" and log_prior.isinf().any()
-        ):  # elsewhere it would stall the device
+        # elsewhere the look would stall the device
+        if z.device.type == "cpu" and log_prior.isinf().any():
             raise ValueError(
                 f"{log_prior.isinf().sum().item()} of {len(z)} codes lie where the prior's density "
                 "is zero, so their KL is infinite; give the encoder an output that stays inside "
