@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tutor.checks import aae, vae
+from tutor.checks import aae, avb, vae
 from tutor.checks.grading import Exercise
 
-CHAPTERS = (vae, aae)
+CHAPTERS = (vae, aae, avb)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES
