@@ -7,12 +7,18 @@ from tutor.widgets.export import export_decoder
 from tutor.widgets.frames import PosteriorFrames, posterior_frames
 from tutor.widgets.latent_explorer import LatentExplorer
 from tutor.widgets.posterior_viewer import PosteriorViewer
+from tutor.widgets.prior_playground import PriorPlayground
+from tutor.widgets.recorded import recorded_frames
+from tutor.widgets.recordings import Recording
 
 __all__ = [
     "LatentExplorer",
     "LiveFigure",
     "PosteriorFrames",
     "PosteriorViewer",
+    "PriorPlayground",
+    "Recording",
     "export_decoder",
     "posterior_frames",
+    "recorded_frames",
 ]
