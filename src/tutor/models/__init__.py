@@ -4,7 +4,7 @@ from tutor.models.aae import AAE
 from tutor.models.avb import AVB
 from tutor.models.beta_vae import BetaVAE
 from tutor.models.cluster_heads_aae import ClusterHeadsAAE
-from tutor.models.clustering_aae import ClusteringAAE
+from tutor.models.clustering_aae import CategoricalCode, ClusteringAAE
 from tutor.models.conditional_aae import ConditionalAAE
 from tutor.models.energy_avb import EnergyAVB
 from tutor.models.gaussian_vb import GaussianVB
@@ -16,6 +16,7 @@ __all__ = [
     "AVB",
     "VAE",
     "BetaVAE",
+    "CategoricalCode",
     "ClusterHeadsAAE",
     "ClusteringAAE",
     "ConditionalAAE",
