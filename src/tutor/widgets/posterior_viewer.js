@@ -8,6 +8,7 @@ const mix = (a, b, u) => a + (b - a) * u;
 const number = (v) => v.toFixed(2).replace("-", "\u2212");
 const count = (v) => String(v).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const TURN = 2 * Math.PI;
+const rgbOf = (colour) => colour.match(/[\da-f]{2}/gi).map((v) => parseInt(v, 16));
 
 // Markers as polygons: corners, and the angle of the first one; the first marker is a circle.
 const MARKERS = [
@@ -186,22 +187,68 @@ async function render({ model, el }) {
     }
   }
 
+  // The shades of points that share a window, as one picture: colours multiply on light paper and
+  // add up (screen) on dark.  So a panel scales one picture, however many points it shows.
   const patch = h("canvas", { width: spec.grid, height: spec.grid });
   const brush = patch.getContext("2d"), pixels = brush.createImageData(spec.grid, spec.grid);
-  function paintShade(g, plane, m, i, strength) {
-    const shade = data.shade(m, i, shown), [left, right, bottom, top] = data.window(m, i, shown);
-    const rgb = colours[i % 10].match(/[\da-f]{2}/gi).map((v) => parseInt(v, 16));
-    for (let p = 0; p < spec.grid * spec.grid; p++) {
-      for (let c = 0; c < 3; c++) pixels.data[4 * p + c] = rgb[c];
-      pixels.data[4 * p + 3] = strength * shade(p);
+  const light = new Float32Array(3 * spec.grid * spec.grid);
+  function paintShades(g, plane, m, points, [left, right, bottom, top]) {
+    const dark = root.dataset.theme === "dark";
+    const strength = point < 0 ? (dark ? 0.8 : 0.62) : dark ? 1 : 0.78;
+    light.fill(1);
+    for (const i of points) {
+      const shade = data.shade(m, i, shown);
+      const takes = rgbOf(colours[i % 10]).map((v) => (strength / 255) * (dark ? v : 255 - v) / 255);
+      for (let p = 0, q = 0; q < light.length; p++) {
+        const s = shade(p);
+        for (let c = 0; c < 3; c++) light[q++] *= 1 - takes[c] * s;
+      }
+    }
+    for (let p = 0, q = 0; q < light.length; p += 4) {
+      for (let c = 0; c < 3; c++, q++) pixels.data[p + c] = 255 * (dark ? 1 - light[q] : light[q]);
+      pixels.data[p + 3] = 255;
     }
     brush.putImageData(pixels, 0, 0);
-    g.imageSmoothingQuality = "high";
+    g.globalCompositeOperation = dark ? "screen" : "multiply";
     const x = plane.toX(left), y = plane.toY(top);
     g.drawImage(patch, x, y, plane.toX(right) - x, plane.toY(bottom) - y);
+    g.globalCompositeOperation = "source-over";
   }
 
-  // q(z|x) of one point; returns its middle.
+  // Axes and contours of a view, painted once as long as the view stays.
+  const layers = panels.map(() => ({ canvas: document.createElement("canvas"), key: "" }));
+  function layerOf(m, view, plane) {
+    const layer = layers[m], key = [view, size, ratio, root.dataset.theme].join();
+    if (layer.key === key) return layer;
+    layer.key = key;
+    layer.canvas.width = layer.canvas.height = panels[m].canvas.width;
+    const g = layer.canvas.getContext("2d");
+    g.scale(ratio, ratio);
+    plane.axes(g);
+    layer.tags = plane.contours(g, contours);
+    return layer;
+  }
+
+  // A dot as a small picture, painted once a colour, size and screen.
+  const sprites = new Map();
+  function spriteOf(colour, radius, kind) {
+    const key = [colour, ink.paper, radius, kind, ratio].join();
+    if (!sprites.has(key)) {
+      const side = Math.ceil((3 * radius + 2) * ratio), canvas = h("canvas", { width: side, height: side });
+      const g = canvas.getContext("2d");
+      g.scale(ratio, ratio);
+      marker(g, side / ratio / 2, side / ratio / 2, radius, kind);
+      g.fillStyle = colour;
+      g.fill();
+      g.lineWidth = 0.5;
+      g.strokeStyle = ink.paper;                      // keeps overlapping dots apart
+      g.stroke();
+      sprites.set(key, canvas);
+    }
+    return sprites.get(key);
+  }
+
+  // q(z|x) of one point; returns its middle, and how far two standard deviations reach upwards.
   function paintBelief(g, plane, m, i, alone) {
     const own = colours[i % 10], { draws } = spec.methods[m];
     if (!draws) {
@@ -214,28 +261,30 @@ async function render({ model, el }) {
         g.strokeStyle = alone ? ink.strong : own;
         g.stroke();
       }
-      return [plane.toX(a), plane.toY(b)];
+      return [plane.toX(a), plane.toY(b), (2 * up * size) / plane.span];
     }
     const at = data.draws(m, i, shown), radius = Math.min(2.6, Math.max(1.3, size / 120));
-    const middle = [0, 0];
-    g.fillStyle = alone ? ink.strong : own;
-    g.strokeStyle = ink.paper;
-    g.lineWidth = 0.5;
+    const sprite = spriteOf(alone ? ink.strong : own, radius, alone ? 0 : i);
+    const side = sprite.width / ratio;
+    let middle = 0, height = 0, squares = 0;
     for (let j = 0; j < draws; j++) {
       const [a, b] = at(j), x = plane.toX(a), y = plane.toY(b);
-      marker(g, x, y, radius, alone ? 0 : i);
-      g.fill();
-      g.stroke();                                     // keeps overlapping dots apart
-      middle[0] += x / draws;
-      middle[1] += y / draws;
+      g.drawImage(sprite, x - side / 2, y - side / 2, side, side);
+      middle += x / draws;
+      height += y / draws;
+      squares += (y * y) / draws;
     }
-    return middle;
+    return [middle, height, 2 * Math.sqrt(Math.max(0, squares - height * height))];
   }
 
-  // The images name their posteriors; those that would cover each other step aside.
+  // The images name their posteriors, from above where they would hide them; those that would
+  // cover each other step aside.
   function paintTags(g, middles) {
     const side = Math.max(13, Math.min(20, size / 16)), apart = side + 5;
-    const places = middles.map(([x, y], i) => [x + 1e-3 * Math.cos(i), y + 1e-3 * Math.sin(i)]);
+    const places = middles.map(([x, y, reach], i) => {
+      const above = reach < side ? reach + side / 2 + 4 : 0;
+      return [x + 1e-3 * Math.cos(i), y - above + 1e-3 * Math.sin(i)];
+    });
     for (let round = 0; round < 30; round++)
       for (let i = 0; i < n; i++)
         for (let j = 0; j < i; j++) {
@@ -293,19 +342,20 @@ async function render({ model, el }) {
     const g = panels[m].canvas.getContext("2d"), view = viewOf(m), plane = makePlane(view);
     Object.assign(plane.look, { size, ink });
     g.setTransform(ratio, 0, 0, ratio, 0, 0);
-    g.clearRect(0, 0, size, size);
-    plane.axes(g);
-    const points = point < 0 ? all : [point];
-    const dark = root.dataset.theme === "dark";
-    const strength = point < 0 ? (dark ? 0.8 : 0.62) : dark ? 1 : 0.78;
-    g.globalCompositeOperation = dark ? "screen" : "multiply";        // shades add up
-    for (const i of points) paintShade(g, plane, m, i, strength);
-    g.globalCompositeOperation = "source-over";
-    const tags = plane.contours(g, contours);
+    g.fillStyle = ink.paper;
+    g.fillRect(0, 0, size, size);
+    const points = point < 0 ? all : [point], groups = new Map();
+    for (const i of points) {
+      const window = data.window(m, i, shown), key = window.join();
+      groups.set(key, { window, members: [...(groups.get(key)?.members ?? []), i] });
+    }
+    for (const { window, members } of groups.values()) paintShades(g, plane, m, members, window);
+    const layer = layerOf(m, view, plane);
+    g.drawImage(layer.canvas, 0, 0, size, size);
     const middles = points.map((i) => paintBelief(g, plane, m, i, point >= 0));
     if (point < 0) paintTags(g, middles);
     else {
-      for (const tag of tags) plane.tag(g, ...tag);
+      for (const tag of layer.tags) plane.tag(g, ...tag);
       paintInset(g, view);
     }
   }
@@ -451,6 +501,11 @@ async function render({ model, el }) {
     panels.forEach((_, m) => paintPanel(m));
   };
   root.__state = () => ({ frame, shown, point, playing });
+  root.__where = (m, a, b) => {
+    const plane = makePlane(viewOf(m));
+    plane.look.size = size;
+    return [plane.toX(a), plane.toY(b)];
+  };
   return () => {
     stop();
     play(false);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +189,7 @@ class PosteriorViewer(LiveFigure):
                 axes.scatter(
                     *dots.T.numpy(), s=7, c=own, marker=marker, edgecolors=CARD, linewidths=0.3
                 )
-                middles.append(dots.mean(0).tolist())
+                middles.append((dots.mean(0).tolist(), 2 * dots[:, 1].std(correction=0).item()))
             else:
                 middle = part.mean[-1, i].tolist()
                 across, up = (0.5 * part.log_var[-1, i]).exp().tolist()
@@ -201,10 +200,10 @@ class PosteriorViewer(LiveFigure):
                             edgecolor=own, linewidth=1.6 if sigmas == 1 else 1,
                         )
                     )  # fmt: skip
-                middles.append(middle)
-        for i, middle in enumerate(middles):
-            self._tag(axes, middle, i)
+                middles.append((middle, 2 * up))
         low, high, bottom, top = self.bounds
+        for i, (middle, reach) in enumerate(middles):
+            self._tag(axes, middle, i, above=reach < 0.06 * (top - bottom))
         axes.set(xlim=(low, high), ylim=(bottom, top), aspect="equal", title=part.name)
         axes.set_facecolor(CARD)
         axes.set_xlabel("$z_1$", color=INK)
@@ -214,15 +213,16 @@ class PosteriorViewer(LiveFigure):
         for spine in axes.spines.values():
             spine.set_color(RULE)
 
-    def _tag(self, axes: Axes, middle: list[float], i: int) -> None:
-        """The image itself, framed in its colour, names its posterior."""
+    def _tag(self, axes: Axes, middle: list[float], i: int, *, above: bool) -> None:
+        """The image itself, framed in its colour, names its posterior; above it, if it is small."""
         from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
         image = self._pictures[i].permute(1, 2, 0).numpy()
         image = image.repeat(3, 2) if image.shape[2] == 1 else image
         small = OffsetImage(image, zoom=11 / max(image.shape[:2]), interpolation="nearest")
         frame = {"edgecolor": colour(i), "linewidth": 1.4, "boxstyle": "square"}
-        axes.add_artist(AnnotationBbox(small, middle, pad=0.06, bboxprops=frame))
+        offset = {"xybox": (0, 17 if above else 0), "boxcoords": "offset points"}
+        axes.add_artist(AnnotationBbox(small, middle, pad=0.06, bboxprops=frame, **offset))
 
 
 def _alt(frames: Sequence[PosteriorFrames], n: int, contours: bool) -> str:
@@ -283,13 +283,12 @@ def _packed_samples(part: PosteriorFrames) -> tuple[int, float, bytes]:
 
 def _plane(frames: Sequence[PosteriorFrames], contours: list[dict[str, Any]]) -> list[float]:
     """``[left, right, bottom, top]`` of the square for all points: last windows and contours."""
-    corners = [np.asarray(line) for contour in contours for line in contour["lines"]]
+    lines = [np.asarray(line) for contour in contours for line in contour["lines"]]
+    corners = [1.04 * line - 0.04 * line.mean(0) for line in lines]  # not to touch the border
     for part in frames:
         last = part.bounds[-1].numpy()
         corners += [last[:, 0::2], last[:, 1::2]]
     everything = np.concatenate(corners)
     low, high = everything.min(0), everything.max(0)
     middle, half = (low + high) / 2, float((high - low).max()) / 2
-    if not math.isfinite(half):
-        raise ValueError("the windows and contours span no finite plane")
     return [float(v) for v in np.stack([middle - half, middle + half], 1).ravel().round(4)]
