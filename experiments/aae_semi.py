@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy
 import tutor
 from experiments.categorical import (
     BATCH,
-    RATE,
     WIDTH,
     decoder,
     discriminator,
@@ -34,7 +33,8 @@ from tutor.models import SemiSupervisedAAE
 from tutor.training import decay_after
 
 LABELS, SEEDS = (100, 1_000), (0, 1, 2)
-STEPS, LABELLED_BATCH, STYLE, PENALTY = 4_000, 50, 10, 1.0
+STEPS, LABELLED_BATCH, STYLE, PENALTY, DROPOUT = 4_000, 50, 10, 1.0, 0.2
+RATE = 3e-3
 OUT = ROOT / "build" / "experiments" / "aae_semi"
 
 
@@ -43,7 +43,7 @@ class EncoderAlone(Model):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = encoder(10)
+        self.encoder = encoder(10, DROPOUT)
 
     @property
     def players(self) -> dict[str, list[nn.Module]]:
@@ -62,7 +62,7 @@ def aae() -> SemiSupervisedAAE:
     return SemiSupervisedAAE(
         STYLE,
         gradient_penalty=PENALTY,
-        encoder=encoder(10 + STYLE),
+        encoder=encoder(10 + STYLE, DROPOUT),
         decoder=decoder(10 + STYLE),
         label_discriminator=discriminator(10),
         style_discriminator=discriminator(STYLE),
@@ -81,7 +81,7 @@ def run(model: str, labels: int, seed: int) -> dict[str, float]:
         batch_size=BATCH,
         seed=seed,
         device="cpu",
-        optimizer=optimizers(net),
+        optimizer=optimizers(net, RATE),
         schedule=decay_after(0.5),
         checkpoint=OUT / f"{model}-{labels}-seed{seed}-{STEPS}",
         progress=False,
@@ -109,6 +109,7 @@ def main() -> None:
         hidden_units=WIDTH,
         style_dimensions=STYLE,
         gradient_penalty=PENALTY,
+        dropout=DROPOUT,
         learning_rate=RATE,
         training_images=50_000,
     )

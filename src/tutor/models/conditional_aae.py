@@ -21,13 +21,14 @@ from tutor.posteriors import Deterministic
 class ConditionalAAE(Autoencoder):
     """The decoder gets the label beside the code, so the code need only hold the style.
 
-    ``p(x | y, z)`` with the label y given, ``z = g(x)``; q(z) to the prior p(z), whatever y is
+    ``p(x | y, z)`` with the label y given, and ``z = g(x)``;  q(z) to p(z)
 
-    All images are labelled.  Nothing asks z for the class any more, and the prior, which is the
-    same for all classes, leaves it no room to keep them apart: with the label fixed, z varies the
-    handwriting; with z fixed, the label changes the digit.  A batch is ``(images, labels)``, as
-    ``dataset.labelled()`` gives.  Source: Makhzani et al. (arXiv 1511.05644), the supervised
-    adversarial autoencoder that disentangles style and content.
+    All images are labelled.  The class is there for free, and a style of few dimensions has no
+    room to say it again: with the label fixed, z varies the handwriting; with z fixed, the label
+    changes the digit.  Only the room keeps the class out of z, though: the discriminator compares
+    q(z) over all classes with the prior, so each class may still keep to a part of it.  A batch
+    is ``(images, labels)``, as ``dataset.labelled()`` gives.  Source: Makhzani et al. (arXiv
+    1511.05644), the supervised adversarial autoencoder that disentangles style and content.
 
     Args:
         latent_dim: dimensions of the style z.
