@@ -30,7 +30,8 @@ class Correlated:
         self.exact = MultivariateNormal(MEAN, COVARIANCE)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return self.exact.log_prob(z) + self.shift
+        exact = MultivariateNormal(MEAN.to(z), COVARIANCE.to(z), validate_args=False)
+        return exact.log_prob(z) + self.shift
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -287,6 +288,24 @@ def test_training_is_repeatable():
         fit(model, 20, 1e-3)
         draws.append(model.sample(5, generator=seeded()))
     assert torch.equal(*draws)
+
+
+# -- the yardstick of the experiment -------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Pyro's own, about torch's newer interfaces
+def test_nuts_draws_from_a_known_gaussian():
+    pytest.importorskip("pyro", reason="pyro-ppl is in the extra [book]")
+    from experiments.eight_schools import nuts
+
+    state = torch.get_rng_state()
+    z, cost = nuts(Correlated(), 500, warmup=200, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's stream is left alone
+    assert cost["evaluations"] > 700
+    # 500 draws of a chain are worth about 200 independent ones: three standard errors
+    torch.testing.assert_close(z.mean(0).float(), MEAN, atol=0.2, rtol=0)
+    torch.testing.assert_close(z.T.cov().float(), COVARIANCE, atol=0.25, rtol=0)
 
 
 # -- refusals ------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ class EnergyAVB(Model):
         critic: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.energy = checked_energy(energy)
         if noise_dim < 1:
             raise ValueError(
                 f"noise_dim is {noise_dim}; without noise the sampler makes one point only: "
@@ -76,7 +77,6 @@ class EnergyAVB(Model):
                 f"critic_turns is {critic_turns}; expected at least 1: a critic that never moves "
                 "measures nothing"
             )
-        self.energy = checked_energy(energy)
         self.noise_dim = noise_dim
         self.adaptive_contrast = adaptive_contrast
         self.critic_turns = critic_turns
