@@ -51,3 +51,22 @@ def test_other_recordings_are_refused(tmp_path, monkeypatch):
         recorded_frames("codes")
     with pytest.raises(ValueError, match="nothing shipped is called 'none'"):
         recorded_frames("none")
+
+
+def test_the_shipped_recording_ends_with_the_shipped_models():
+    vae, avb = recorded_frames("avb_four_points")
+    assert vae.steps.tolist() == avb.steps.tolist()
+    for part, name in ((vae, "vae_four_points"), (avb, "avb_four_points")):
+        measured = pretrained.provenance(name)["measured"]["log_likelihood"]
+        # the frames were taken before the weights were rounded to float16
+        assert part.log_evidence[-1].mean().item() == pytest.approx(measured, abs=2e-3)
+        assert part.steps[-1] == pretrained.provenance(name)["steps"]
+    # the draws are draws of the posteriors under which they stand: dense there
+    left, right, bottom, top = avb.bounds.tolist()
+    size = avb.log_density.shape[-1]
+    z = avb.samples[-1]  # (4, 300, 2)
+    cell = ((z - left) / (right - left) * size).long().clamp(0, size - 1)
+    own = avb.log_density[-1][torch.arange(4)[:, None], cell[..., 0], cell[..., 1]]
+    others = avb.log_density[-1].roll(1, 0)
+    other = others[torch.arange(4)[:, None], cell[..., 0], cell[..., 1]]
+    assert (own > other).float().mean() > 0.95
