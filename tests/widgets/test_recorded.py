@@ -62,7 +62,7 @@ def test_the_shipped_recording_ends_with_the_shipped_models():
         assert part.log_evidence[-1].mean().item() == pytest.approx(measured, abs=2e-3)
         assert part.steps[-1] == pretrained.provenance(name)["steps"]
     # the draws are draws of the posteriors under which they stand: dense there
-    left, right, bottom, top = avb.bounds.tolist()
+    left, right = avb.bounds.tolist()[:2]  # one square window for all
     size = avb.log_density.shape[-1]
     z = avb.samples[-1]  # (4, 300, 2)
     cell = ((z - left) / (right - left) * size).long().clamp(0, size - 1)
