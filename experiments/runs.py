@@ -29,6 +29,7 @@ def do_all(
     folder = ROOT / "build" / "experiments" / name / "rows"
     folder.mkdir(parents=True, exist_ok=True)
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else len(settings)
+    del sys.argv[1:]  # the command that is stored with the rows is the one that makes them all
     stated = json.loads(json.dumps(facts))
     rows: dict[int, Row] = {}
     for i, setting in enumerate(settings):

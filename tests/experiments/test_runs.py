@@ -1,0 +1,73 @@
+"""Runs behind the tables: each is made once, kept, and made again when its settings change."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from experiments import runs
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A folder of its own for the rows, and what would have gone into the results."""
+    results: list[tuple[list[dict], dict]] = []
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setattr(
+        runs, "save_rows", lambda name, rows, **facts: results.append((rows, facts))
+    )
+    monkeypatch.setattr(sys, "argv", ["script"])
+    return results
+
+
+SETTINGS = [{"net": "wide", "seed": seed} for seed in (0, 1, 2)]
+
+
+def test_a_run_is_made_once_and_its_row_is_kept(written, monkeypatch, capsys):
+    made = []
+
+    def run(net, seed):
+        made.append(seed)
+        return {"error": seed / 10, "points": [1, 2]}
+
+    monkeypatch.setattr(sys, "argv", ["script", "2"])
+    runs.do_all("try", SETTINGS, run, steps=5)
+    assert made == [0, 1]
+    assert [len(rows) for rows, _ in written] == [1, 2]  # stored after every run
+    assert sys.argv == ["script"]  # the command stored with them makes all rows
+    monkeypatch.setattr(sys, "argv", ["script"])
+    runs.do_all("try", SETTINGS, run, steps=5)
+    assert made == [0, 1, 2]
+    rows, facts = written[-1]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert rows[1]["error"] == 0.1
+    assert rows[1]["cpu_seconds"] >= 0
+    assert facts == {"steps": 5}
+    assert "points" not in capsys.readouterr().out  # a line a run, without its lists
+
+
+def test_other_facts_make_the_runs_again(written):
+    made = []
+
+    def run(net, seed):
+        made.append(seed)
+        return {"error": 0.0}
+
+    runs.do_all("try", SETTINGS[:1], run, steps=5, sizes=(1, 2))
+    runs.do_all("try", SETTINGS[:1], run, steps=5, sizes=(1, 2))
+    assert made == [0]
+    runs.do_all("try", SETTINGS[:1], run, steps=6, sizes=(1, 2))
+    assert made == [0, 0]
+
+
+def test_rows_come_in_the_order_of_the_settings(written, tmp_path):
+    facts = {"steps": 5}
+    folder = tmp_path / "build" / "experiments" / "try" / "rows"
+    folder.mkdir(parents=True)
+    kept = {"facts": facts, "row": {**SETTINGS[2], "error": 9.0}}
+    (folder / "wide-2.json").write_text(json.dumps(kept))
+    runs.do_all("try", SETTINGS, lambda net, seed: {"error": 0.0}, **facts)
+    assert [row["seed"] for row in written[0][0]] == [0, 2]
+    assert [row["error"] for row in written[-1][0]] == [0.0, 0.0, 9.0]
