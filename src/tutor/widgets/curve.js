@@ -12,15 +12,15 @@ export function makeCurve() {
   });
   let marker = null, places = [];
   // The scale ends at half the floor: near it an estimate may come out negative.
-  function draw({ energy, steps, floor }) {
+  function draw({ energy, floor }) {
     node.replaceChildren();
     marker = null;
     if (energy.length < 2) return;
-    const positive = energy.filter((v) => v > 0), end = steps[energy.length - 1];
+    const positive = energy.filter((v) => v > 0);
     const least = 0.5 * Math.min(...(floor.length ? floor : positive), Infinity);
     if (!Number.isFinite(least)) return;
     const most = Math.max(2 * least, ...positive);
-    const x = (k) => 5 + (190 * (steps[k] - steps[0])) / (end - steps[0]);
+    const x = (k) => 5 + (190 * k) / (energy.length - 1);          // as on the slider
     const y = (v) => 5 + (54 * Math.log(most / Math.max(v, least))) / Math.log(most / least);
     const line = (values, name) => {
       const points = values.map((v, k) => `${x(k).toFixed(1)},${y(v).toFixed(1)}`).join(" ");

@@ -18,24 +18,33 @@ SUPPORTED = (
 
 
 def export_decoder(
-    decoder: nn.Module, inputs: int, image_shape: tuple[int, int, int], *, sigmoid: bool = False
+    decoder: nn.Module,
+    inputs: int,
+    image_shape: tuple[int, int, int],
+    *,
+    sigmoid: bool = False,
+    bits: int = 16,
 ) -> tuple[dict[str, Any], bytes]:
     """A decoder as ``(spec, weights)`` that ``runtime.js`` runs in a web page.
 
     Each row of a weight matrix (each output channel of a transposed convolution) is stored as
     int16 with one float32 scale, ``w = scale * q``, ``scale = max|w| / 32767``, so that no weight
     moves by more than ``scale / 2``; biases stay float32.  That is half the size of float32, and
-    pixels move by about 1e-5.  All numbers are little endian.
+    pixels move by about 1e-5.  With fewer ``bits`` the numbers stay int16 but are smaller, which
+    compresses better, and pixels move by a few times ``2 ** -bits``.  All numbers are little
+    endian.
 
     Args:
         decoder: an `nn.Sequential`, possibly nested, of the layers that the runtime knows.
         inputs: number of latent dimensions.
         image_shape: ``(C, H, W)`` of what the decoder returns.
         sigmoid: append a sigmoid, for a Bernoulli decoder that returns logits.
+        bits: of a weight, from 2 to 16, sign included.
 
     Raises:
         TypeError: if the decoder is no `nn.Sequential` or has a layer that the runtime lacks.
-        ValueError: if its output is not ``(n, *image_shape)`` or a weight is not finite.
+        ValueError: if its output is not ``(n, *image_shape)``, a weight is not finite, or bits
+            are too few or too many.
 
     Example:
         >>> decoder = nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Unflatten(1, (1, 2, 2)))
@@ -48,6 +57,8 @@ def export_decoder(
             f"the decoder is a {type(decoder).__name__}; a live figure can run an nn.Sequential "
             f"of {SUPPORTED}"
         )
+    if not 2 <= bits <= 16:
+        raise ValueError(f"bits is {bits}; a weight takes 2 to 16")
     layers: list[dict[str, Any]] = []
     chunks: list[bytes] = []
     device = next((p.device for p in decoder.parameters()), torch.device("cpu"))
@@ -64,7 +75,7 @@ def export_decoder(
             if (described := _describe(name, layer, x, y)) is not None:
                 layers.append(described)
                 if isinstance(layer, nn.Linear | nn.ConvTranspose2d):
-                    chunks += _pack(name, layer)
+                    chunks += _pack(name, layer, 2 ** (bits - 1) - 1)
             x = y
     if tuple(x.shape) != (1, *image_shape):
         raise ValueError(
@@ -171,7 +182,7 @@ def _describe(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> dict[str, An
     )
 
 
-def _pack(name: str, layer: nn.Linear | nn.ConvTranspose2d) -> Iterator[bytes]:
+def _pack(name: str, layer: nn.Linear | nn.ConvTranspose2d, most: int) -> Iterator[bytes]:
     weight = layer.weight.detach().to("cpu", torch.float32)
     if isinstance(layer, nn.ConvTranspose2d):
         weight = weight.transpose(0, 1)  # (out, in, kh, kw): one row an output channel
@@ -179,8 +190,8 @@ def _pack(name: str, layer: nn.Linear | nn.ConvTranspose2d) -> Iterator[bytes]:
     bias = np.zeros(len(rows)) if layer.bias is None else layer.bias.detach().cpu().numpy()
     if not (np.isfinite(rows).all() and np.isfinite(bias).all()):
         raise ValueError(f"decoder layer {name} holds NaN or infinite weights; train it again")
-    scale = (np.abs(rows).max(1) / 32767).astype("<f4")
+    scale = (np.abs(rows).max(1) / most).astype("<f4")
     quantised = np.rint(rows / np.where(scale > 0, scale, 1)[:, None])
     yield scale.tobytes()
     yield bias.astype("<f4").tobytes()
-    yield quantised.clip(-32767, 32767).astype("<i2").tobytes()
+    yield quantised.clip(-most, most).astype("<i2").tobytes()

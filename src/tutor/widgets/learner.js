@@ -7,7 +7,7 @@ const PAIRS = 8;              // of samples, for the noise floor
 
 export function makeLearner(name, { features, count, draw }, n, sketch) {
   const random = randomFrom(1), show = { name, bounds: [-3, 3, -3, 3], sketch };
-  let tiny, done, level;
+  let tiny, done, level, stale;
 
   function reset() {
     const settings = { data: features, n, count, prior: sketch.sample };
@@ -21,18 +21,23 @@ export function makeLearner(name, { features, count, draw }, n, sketch) {
   }
 
   const draws = () => sketch.sample(new Float32Array(2 * n), random);
-  function begin() {
-    reset();
+  function take() {                                    // what the drawing is now
     show.samples = draws();
     // how far from zero the distance is between samples of one distribution, as many as codes
     let squares = 0;
     for (let k = 0; k < PAIRS; k++) squares += energyDistance(draws(), draws()) ** 2;
     level = Math.sqrt(squares / PAIRS);
+    stale = false;
+  }
+  function begin() {
+    reset();
+    take();
     show.energy = [energyDistance(show.frames[0], show.samples)];
     show.floor = [level];
   }
 
   function keep() {
+    if (stale) take();
     const codes = tiny.codes();
     show.frames.push(codes);
     show.steps.push(done);
@@ -58,5 +63,9 @@ export function makeLearner(name, { features, count, draw }, n, sketch) {
   }
 
   reset();
-  return { show, reset, begin, learn, end, get done() { return done; } };
+  return {
+    show, reset, begin, learn, end,
+    changed() { stale = sketch.points.length > 0; },   // the drawing, while it is learned
+    get done() { return done; },
+  };
 }

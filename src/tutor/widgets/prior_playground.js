@@ -154,7 +154,7 @@ async function render({ model, el }) {
     model.set("prior", show.name);
     model.set("progress", last() ? t / last() : 1);
     model.set("z", [...z]);
-    if (learner) model.set("drawn", sketch.points);
+    if (learner) model.set("drawn", sketch.points.map((point) => [...point]));
     model.save_changes();
   }, 100);
   let saying = 0;
@@ -241,6 +241,8 @@ async function render({ model, el }) {
 
   // ---- the drawn prior ----------------------------------------------------------------------------
   function redrawn() {
+    if (training && !sketch.points.length) stop();
+    learner.changed();
     if (!training && learner.show.steps.length > 1) {  // that training was towards another drawing
       learner.reset();
       flow.use(show, !still.matches);

@@ -140,7 +140,7 @@ class PriorPlayground(LiveFigure):
 
     @traitlets.validate("prior")
     def _known(self, proposal: Any) -> str:
-        names = [r["name"] for r in self.recordings] + [DRAW]
+        names = [r["name"] for r in self.recordings] + [DRAW] * bool(self.features)
         if proposal["value"] not in names:
             raise traitlets.TraitError(
                 f"prior is {proposal['value']!r}; choose one of {', '.join(names)}"
@@ -263,8 +263,7 @@ class PriorPlayground(LiveFigure):
             for contour in described["contours"]:
                 for line in contour["lines"]:
                     axes.plot(*np.transpose(line), color=MUTED, linewidth=0.7, linestyle="--")
-            left, right, bottom, top = described["bounds"]
-            axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+            axes.set(aspect="equal", adjustable="datalim")
             axes.set_title(described["name"], color=INK, size=9)
             axes.set_facecolor(CARD)
             axes.tick_params(colors=MUTED, labelsize=7, length=2)

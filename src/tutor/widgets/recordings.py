@@ -17,7 +17,8 @@ from tutor.palette import PALETTE
 from tutor.widgets.contours import prior_contours, simplified
 from tutor.widgets.export import export_decoder, run
 
-LEVELS = 4096  # of a coordinate over the width of the plane: finer than a pixel of any screen
+LEVELS = 2048  # of a coordinate over the width of the plane: a quarter of a pixel
+BITS = 13  # of a weight: pixels move by less than half a grey level
 
 
 class Recording(NamedTuple):
@@ -140,7 +141,7 @@ def pack_recordings(recordings: Mapping[str, Recording]) -> Packed:
     """Checked recordings as plain data and bytes; `unpack.js` reads them.
 
     A code is stored as two whole numbers ``q`` with ``z = origin + step * q``, where ``step`` is
-    the width of the plane over 4096; from one moment to the next only the change is stored.  All
+    the width of the plane over 2048; from one moment to the next only the change is stored.  All
     bytes are compressed with zlib.
     """
     described, numbers, weights = [], [], b""
@@ -179,7 +180,7 @@ def pack_recordings(recordings: Mapping[str, Recording]) -> Packed:
     return Packed(
         recordings=described,
         points=_deflated(np.concatenate(numbers)),
-        weights=zlib.compress(weights, 9),
+        weights=_squeezed(np.frombuffer(weights, "u1")),
         labels=position.numpy().astype("u1").tobytes(),
         classes=[str(value) for value in values.tolist()],
     )
@@ -207,9 +208,9 @@ def pack_decoder(name: str, recording: Recording) -> tuple[dict[str, Any], bytes
                 f"the decoder of {name!r} returns shape {tuple(wanted.shape)} for {len(z)} codes; "
                 "expected images (n, 1 or 3, H, W)"
             )
-        spec, weights = export_decoder(network, 2, tuple(wanted.shape[1:]), sigmoid=logits)
+        spec, weights = export_decoder(network, 2, tuple(wanted.shape[1:]), sigmoid=logits, bits=BITS)
     difference = (run(spec, weights, z.cpu()) - wanted).abs().max().item()
-    if not difference < 1e-3:
+    if not difference < 0.5 / 255:
         raise ValueError(
             f"the packed decoder of {name!r} differs from the given one by up to "
             f"{difference:.2g} a pixel; the figure can show a model whose decode applies "
@@ -242,15 +243,15 @@ def _plane(
     """``[left, right, bottom, top]`` of a square with the prior and nearly all codes.
 
     Codes at the start of training may be so far away that nothing could be seen of the prior: the
-    square is at most 2.2 times as wide as the prior, and the page draws codes beyond at its edge.
+    square is at most 1.7 times as wide as the prior, and the page draws codes beyond at its edge.
     """
     lines = [np.asarray(line) for contour in contours for line in contour["lines"]]
     shape = np.concatenate(lines) if lines else samples
     low, high = shape.min(0), shape.max(0)
     middle, half = (low + high) / 2, 0.54 * float((high - low).max())
     away = np.abs(recording.codes.cpu().numpy() - middle).max(2)  # (T, n)
-    wanted = 1.04 * max(float(away[-1].max()), float(np.quantile(away, 0.995)))
-    half = min(max(half, wanted), 2.2 * half)
+    wanted = 1.04 * max(float(away[-1].max()), float(np.quantile(away, 0.98)))
+    half = min(max(half, wanted), 1.7 * half)
     return [
         float(round(v, 3))
         for v in (middle[0] - half, middle[0] + half, middle[1] - half, middle[1] + half)
@@ -272,11 +273,19 @@ def _whole(
 
 
 def _deflated(numbers: np.ndarray) -> bytes:
-    """Numbers of 16 bits, first all low bytes, then all high ones, compressed."""
+    """Signed numbers of 16 bits, compressed."""
     # small negative changes as small odd numbers: their high bytes are zero as well
     signed = numbers.astype("<i2").astype("int32")
     folded = np.where(signed < 0, -2 * signed - 1, 2 * signed).astype("<u2")
-    return zlib.compress(folded.view("u1").reshape(-1, 2).T.tobytes(), 9)
+    return _squeezed(folded.view("u1"))
+
+
+def _squeezed(data: np.ndarray) -> bytes:
+    """Bytes of numbers of two, or four, compressed: the first ones of all pairs, then the others.
+
+    Small numbers have much the same second byte, which is then easily compressed.
+    """
+    return zlib.compress(data.reshape(-1, 2).T.tobytes(), 9)
 
 
 def _short(values: list[float]) -> list[float]:

@@ -1,11 +1,12 @@
 // A prior drawn by hand: points set evenly along the strokes, and round Gaussians about them.
 const MOST = 3000;            // points; a drawing that long fills the plane
+const round = (v) => Math.round(1e4 * v) / 1e4;
 
 export function makeSketch(thickness) {
   const spacing = 0.5 * thickness;
   let points = [], last = null;
   const add = (a, b) => {
-    if (points.length < MOST) points.push([a, b]);
+    if (points.length < MOST) points.push([round(a), round(b)]);
     last = [a, b];
   };
   return {

@@ -50,17 +50,17 @@ function affine(y, x, weight, bias, rows, inputs, outputs) {
 // backward(dy, rows) takes the gradient of a loss with respect to the last forward's output,
 // leaves that with respect to weights and biases in `gradients` and returns that with respect to
 // the input; with `through` it only does the latter.
-export function makeNetwork(sizes, most, random) {
+export function makeNetwork(sizes, most, random, Real = Float32Array) {
   const layers = sizes.slice(1).map((outputs, l) => {
     const inputs = sizes[l], spread = Math.sqrt(2 / inputs);
     return {
       inputs, outputs,
-      weight: Float32Array.from({ length: inputs * outputs }, () => spread * random.normal()),
-      bias: new Float32Array(outputs),
-      y: new Float32Array(most * outputs),
-      dx: new Float32Array(most * inputs),
-      dWeight: new Float32Array(inputs * outputs),
-      dBias: new Float32Array(outputs),
+      weight: Real.from({ length: inputs * outputs }, () => spread * random.normal()),
+      bias: new Real(outputs),
+      y: new Real(most * outputs),
+      dx: new Real(most * inputs),
+      dWeight: new Real(inputs * outputs),
+      dBias: new Real(outputs),
     };
   });
   let input;

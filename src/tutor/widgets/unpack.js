@@ -9,16 +9,25 @@ export async function inflate(bytes) {
 
 export const fromText = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
+// Pairs of bytes, after inflating all that stand first and all that stand second.
+async function paired(bytes) {
+  const apart = new Uint8Array(await inflate(bytes)), half = apart.length / 2;
+  const together = new Uint8Array(2 * half);
+  for (let i = 0; i < half; i++) {
+    together[2 * i] = apart[i];
+    together[2 * i + 1] = apart[half + i];
+  }
+  return together.buffer;
+}
+
 // All recordings, with frames[t] = Float32Array of the n codes at moment t, x and y in turn, and
 // samples of the prior in the same form.
 export async function unpackRecordings(described, points, weights, n) {
-  const bytes = new Uint8Array(await inflate(points)), total = bytes.length / 2;
-  const buffer = await inflate(weights);
+  const folded = new Uint16Array(await paired(points)), buffer = await paired(weights);
   let at = 0;
-  // low bytes first, then high ones; odd numbers are negative
-  const next = () => {
-    const folded = bytes[at] | (bytes[total + at++] << 8);
-    return folded & 1 ? -(folded + 1) / 2 : folded / 2;
+  const next = () => {                                 // odd numbers are negative
+    const v = folded[at++];
+    return v & 1 ? -(v + 1) / 2 : v / 2;
   };
   return described.map((about) => {
     const { origin, step } = about, counts = new Uint16Array(2 * n);   // sums wrap round by themselves
