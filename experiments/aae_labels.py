@@ -14,12 +14,12 @@ from torch import Tensor
 import tutor
 from experiments.aae_priors import BATCH, STEPS
 from experiments.aae_supervised import build, measure, train
-from experiments.record import save_rows
+from experiments.runs import do_all
 from tutor.data import UNKNOWN, SemiSupervised, few_labels
 
 LABELLED = 100  # in a batch
 LABELS = (100, 1_000, 10_000)
-RUNS = {"mixture": (0, 1), "swiss roll": (0,)}
+RUNS = {"mixture": (0,), "swiss roll": (0,)}
 
 
 class Together(SemiSupervised):
@@ -31,18 +31,22 @@ class Together(SemiSupervised):
         return torch.cat([x, labelled]), torch.cat([unknown, labels])
 
 
+def run(prior: str, labels: int, seed: int) -> dict[str, float]:
+    data = tutor.data.load("mnist")
+    known = few_labels(data, labels, generator=torch.Generator().manual_seed(seed))
+    model = build(prior, seed)
+    seconds = train(model, Together(data, known, LABELLED), seed)
+    return {"seconds": seconds} | measure(model, seed)
+
+
 def main() -> None:
-    data, rows = tutor.data.load("mnist"), []
-    for prior, seeds in RUNS.items():
-        for seed in seeds:
-            for count in LABELS:
-                known = few_labels(data, count, generator=torch.Generator().manual_seed(seed))
-                model = build(prior, seed)
-                seconds = train(model, Together(data, known, LABELLED), seed)
-                about = {"prior": prior, "labels": count, "seed": seed, "seconds": seconds}
-                rows.append(about | measure(model, seed))
-                print(rows[-1], flush=True)
-                save_rows("aae_labels", rows, steps=STEPS, batch_size=BATCH, labelled=LABELLED)
+    settings = [
+        {"prior": prior, "labels": labels, "seed": seed}
+        for prior, seeds in RUNS.items()
+        for seed in seeds
+        for labels in LABELS
+    ]
+    do_all("aae_labels", settings, run, steps=STEPS, batch_size=BATCH, labelled=LABELLED)
 
 
 if __name__ == "__main__":

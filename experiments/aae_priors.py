@@ -1,6 +1,6 @@
 """Codes of MNIST on four priors: how well q(z) matches p(z) on test images, chapter 2.
 
-The full recipe on each prior over three seeds; and without the gradient penalty, without dropout
+The full recipe on each prior over two seeds; and without the gradient penalty, without dropout
 in the encoder, or without both, on two of them.  Seed 0 of the full recipe is recorded at 28
 moments for the live figure (`tutor.pretrained.recording("aae_priors")`).
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.optim import Adam
 
 import tutor
-from experiments.record import ROOT, origin, save_rows
+from experiments.record import ROOT, origin
+from experiments.runs import do_all
 from tutor.metrics import prior_match
 from tutor.models import AAE
 from tutor.nets import mlp_decoder, mlp_encoder
@@ -32,13 +33,27 @@ PRIORS = {
     "uniform": lambda: UniformBox(2),
 }
 STEPS, BATCH = 3_000, 256
-PENALTY = {"gaussian": 0.02, "mixture": 0.02, "swiss roll": 0.1, "uniform": 0.02}
-RECIPES = {  # with the penalty?, dropout in the encoder, seeds, priors
-    "penalty and dropout": (True, 0.2, (0, 1, 2), tuple(PRIORS)),
-    "penalty": (True, 0.0, (0,), ("mixture", "swiss roll")),
-    "dropout": (False, 0.2, (0,), ("mixture", "swiss roll")),
-    "plain": (False, 0.0, (0,), ("mixture", "swiss roll")),
+GAMES = {  # weight of the gradient penalty, turns of the discriminator in a round
+    "gaussian": (0.02, 1),
+    "mixture": (0.05, 2),
+    "swiss roll": (0.1, 1),
+    "uniform": (0.02, 1),
 }
+RECIPES = {  # with the penalty?, dropout in the encoder
+    "penalty and dropout": (True, 0.2),
+    "penalty": (True, 0.0),
+    "dropout": (False, 0.2),
+    "plain": (False, 0.0),
+}
+SETTINGS = [
+    {"recipe": "penalty and dropout", "prior": prior, "seed": seed}
+    for seed in (0, 1)
+    for prior in PRIORS
+] + [
+    {"recipe": recipe, "prior": prior, "seed": 0}
+    for recipe in ("plain", "penalty", "dropout")
+    for prior in ("mixture", "swiss roll")
+]
 FRAMES, SHOWN = 28, 500  # moments recorded, test images followed
 OPTIMIZER = {
     "autoencoder": partial(Adam, lr=1e-3, fused=True),
@@ -71,17 +86,19 @@ def moments() -> list[int]:
     return [distinct[i] for i in index]
 
 
-def train(prior: str, penalty: float, dropout: float, seed: int) -> tuple[Recorded, float]:
+def train(prior: str, recipe: str, seed: int) -> Recorded:
+    penalised, dropout = RECIPES[recipe]
+    penalty, turns = GAMES[prior]
     torch.manual_seed(seed)
     model = Recorded(
         2,
         prior=PRIORS[prior](),
-        gradient_penalty=penalty,
+        gradient_penalty=penalty if penalised else 0.0,
+        discriminator_turns=turns,
         encoder=mlp_encoder((1, 28, 28), 2, hidden=(256, 256), dropout=dropout),
         decoder=mlp_decoder(2, (1, 28, 28), hidden=(64, 64)),
     )
     model.watch(tutor.data.load("mnist", split="test")[:SHOWN], moments())
-    began = time.perf_counter()
     tutor.fit(
         model,
         tutor.data.load("mnist"),
@@ -92,9 +109,8 @@ def train(prior: str, penalty: float, dropout: float, seed: int) -> tuple[Record
         schedule=decay_after(0.5),
         progress=False,
     )
-    seconds = time.perf_counter() - began
     model.note()
-    return model.eval().cpu(), seconds
+    return model.eval().cpu()
 
 
 @torch.no_grad()
@@ -103,46 +119,43 @@ def measure(model: AAE, split: str, seed: int) -> dict[str, float]:
     codes = torch.cat([model.encode(x).mean for x in data[:].split(1_000)])
     match = prior_match(codes, model.prior, generator=torch.Generator().manual_seed(seed))
     error = [(model.reconstruct(x) - x).square().flatten(1).sum(1) for x in data[:].split(1_000)]
-    return {
-        "images": split,
-        **match._asdict(),
+    return match._asdict() | {
         "ratio": match.ratio,
         "squared_error": torch.cat(error).mean().item(),
     }
 
 
-def main() -> None:
-    rows, kept = [], {}
-    for recipe, (penalised, dropout, seeds, priors) in RECIPES.items():
-        for seed in seeds:
-            for prior in priors:
-                penalty = PENALTY[prior] if penalised else 0.0
-                model, seconds = train(prior, penalty, dropout, seed)
-                about = {"prior": prior, "recipe": recipe, "penalty": penalty, "seed": seed}
-                about["seconds"] = seconds
-                rows += [about | measure(model, split, seed) for split in ("test", "train")]
-                print(about, rows[-2]["ratio"], rows[-1]["ratio"], flush=True)
-                save_rows("aae_priors", rows, steps=STEPS, batch_size=BATCH, recipes=RECIPES)
-                if recipe == "penalty and dropout" and seed == 0:
-                    kept[prior] = tutor.pretrained.halve(model)
-            if len(kept) == len(PRIORS):
-                record(kept)
-                kept = {}
+def run(recipe: str, prior: str, seed: int) -> dict[str, float]:
+    began = time.perf_counter()
+    model = train(prior, recipe, seed)
+    seconds = time.perf_counter() - began
+    if recipe == "penalty and dropout" and seed == 0:
+        record(prior, tutor.pretrained.halve(model))
+    row = {"penalty": model.gradient_penalty, "turns": model.discriminator_turns}
+    row |= {"seconds": seconds} | measure(model, "test", seed)
+    on_training_images = measure(model, "train", seed)
+    return row | {"train_ratio": on_training_images["ratio"]}
 
 
-def record(models: dict[str, Recorded]) -> None:
-    """The frames and decoders of the four runs, for the live figure."""
+def record(prior: str, model: Recorded) -> None:
+    """The frames and the decoder of one run, beside those of the other priors."""
+    folder = ROOT / "src" / "tutor" / "recordings"
+    tensors = {}
+    if (folder / "aae_priors.json").exists():
+        tensors, _ = tutor.pretrained.recording("aae_priors")
     labels = tutor.data.load("mnist", split="test").labels[:SHOWN]
-    tensors = {"steps": torch.tensor([*moments()[:-1], STEPS]), "labels": labels}
-    for prior, model in models.items():
-        key = prior.replace(" ", "_")
-        tensors[f"{key}.codes"] = torch.stack(model.frames).half()
-        for name, value in model.decoder.state_dict().items():
-            tensors[f"{key}.decoder.{name}"] = value.half()
-    about = {"priors": list(models), "decoder": [2, 64, 64, 784], "origin": origin()}
-    tutor.pretrained.save_recording(
-        tensors, ROOT / "src" / "tutor" / "recordings", "aae_priors", about
-    )
+    tensors |= {"steps": torch.tensor([*moments()[:-1], STEPS]), "labels": labels}
+    key = prior.replace(" ", "_")
+    tensors[f"{key}.codes"] = torch.stack(model.frames)
+    for name, value in model.decoder.state_dict().items():
+        tensors[f"{key}.decoder.{name}"] = value
+    about = {"priors": list(PRIORS), "decoder": [2, 64, 64, 784], "origin": origin()}
+    halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    tutor.pretrained.save_recording(halved, folder, "aae_priors", about)
+
+
+def main() -> None:
+    do_all("aae_priors", SETTINGS, run, steps=STEPS, batch_size=BATCH, games=GAMES)
 
 
 if __name__ == "__main__":

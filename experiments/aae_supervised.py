@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 import tutor
-from experiments.aae_priors import BATCH, OPTIMIZER, PENALTY, STEPS
-from experiments.record import ROOT, origin, save_rows
+from experiments.aae_priors import BATCH, GAMES, OPTIMIZER, STEPS
+from experiments.record import ROOT, origin
+from experiments.runs import do_all
 from tutor.metrics import prior_match
 from tutor.models import AAE
 from tutor.priors import UniformBox
@@ -44,7 +45,9 @@ def build(prior: str, seed: int) -> AAE:
 
 
 def arguments(prior: str) -> dict[str, object]:
-    return {"latent_dim": 2, "supervised": True, "gradient_penalty": PENALTY[prior]}
+    penalty, turns = GAMES[prior]
+    game = {"gradient_penalty": penalty, "discriminator_turns": turns}
+    return {"latent_dim": 2, "supervised": True, **game}
 
 
 def train(model: AAE, source: object, seed: int) -> float:
@@ -83,18 +86,19 @@ def component(model: AAE, z: Tensor) -> Tensor:
     return torch.stack(each, 1).argmax(1)
 
 
+def run(prior: str, seed: int) -> dict[str, float]:
+    model = build(prior, seed)
+    seconds = train(model, tutor.data.load("mnist").labelled(), seed)
+    tutor.pretrained.halve(model)
+    row = {"seconds": seconds} | measure(model, seed)
+    if seed == 0:
+        ship(model, prior, row)
+    return row
+
+
 def main() -> None:
-    rows = []
-    for seed in SEEDS:
-        for prior in PRIORS:
-            model = build(prior, seed)
-            seconds = train(model, tutor.data.load("mnist").labelled(), seed)
-            tutor.pretrained.halve(model)
-            rows.append({"prior": prior, "seed": seed, "seconds": seconds} | measure(model, seed))
-            print(rows[-1], flush=True)
-            save_rows("aae_supervised", rows, steps=STEPS, batch_size=BATCH, labels=60_000)
-            if seed == 0:
-                ship(model, prior, rows[-1])
+    settings = [{"prior": prior, "seed": seed} for seed in SEEDS for prior in PRIORS]
+    do_all("aae_supervised", settings, run, steps=STEPS, batch_size=BATCH, labels=60_000)
 
 
 def ship(model: AAE, prior: str, measured: dict[str, object]) -> None:
