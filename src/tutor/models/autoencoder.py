@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutor.game import Model
+from tutor.game import Model, evaluating
 from tutor.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from tutor.posteriors import ImplicitPosterior
 from tutor.priors import Gaussian
@@ -66,9 +66,15 @@ class Autoencoder(Model):
         """Refuses images that the encoder can't take.
 
         Raises:
-            TypeError: if the images are not floating point, or not of the weights' precision.
+            TypeError: if the images are no tensor, not floating point, or not of the weights'
+                precision.
             ValueError: if their shape is not the model's.
         """
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"images are a {type(x).__name__}; expected a float tensor (n, "
+                f"{', '.join(map(str, self.image_shape))}), without labels beside it"
+            )
         if not x.is_floating_point():
             raise TypeError(
                 f"images are {x.dtype}; expected floats in [0, 1]; "
@@ -99,20 +105,23 @@ class Autoencoder(Model):
             return BernoulliLikelihood(self.decoder(z))
         return GaussianLikelihood(self.decoder(z), self.decoder_std)
 
-    @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Decoder means at n draws of the prior, shape ``(n, C, H, W)``, without pixel noise."""
-        return self.decode(self.prior.sample((n,), generator=generator)).mean
+        """Decoder means at n draws of the prior, shape ``(n, C, H, W)``, without pixel noise.
 
-    @torch.no_grad()
+        In evaluation mode, as `reconstruct`: nothing is dropped out, batch statistics are frozen.
+        """
+        with evaluating(self):
+            return self.decode(self.prior.sample((n,), generator=generator)).mean
+
     def reconstruct(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Decoder means at the posterior means of x, same shape as x.
 
         An implicit posterior has no mean at hand: there it is one draw of z.
         """
-        q = self.encode(x)
-        implicit = isinstance(q, ImplicitPosterior)
-        return self.decode(q.sample(generator=generator) if implicit else q.mean).mean
+        with evaluating(self):
+            q = self.encode(x)
+            implicit = isinstance(q, ImplicitPosterior)
+            return self.decode(q.sample(generator=generator) if implicit else q.mean).mean
 
 
 def _checked_std(likelihood: str, decoder_std: float | None) -> float | None:

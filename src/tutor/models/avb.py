@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from tutor.critics import BilinearCritic
-from tutor.game import Turn
+from tutor.game import Turn, evaluating
 from tutor.models.autoencoder import Autoencoder
 from tutor.nets import mlp_decoder
 from tutor.noise_encoders import NoiseEncoder
@@ -226,7 +226,6 @@ class AVB(Autoencoder):
             return 1.0
         return (self.steps_taken / self.annealing_steps).clamp(max=1.0)
 
-    @torch.no_grad()
     def claimed_elbo(
         self, x: Tensor, *, samples: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -243,18 +242,19 @@ class AVB(Autoencoder):
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}; draw at least one")
-        r, claims = self.contrast(x, generator=generator), []
-        for z in self.encode(x).sample((samples,), generator=generator):
-            claims.append(self.decode(z).log_prob(x) - self.kl_estimate(x, z, r))
-        return torch.stack(claims).mean(0)
+        with evaluating(self):
+            r, claims = self.contrast(x, generator=generator), []
+            for z in self.encode(x).sample((samples,), generator=generator):
+                claims.append(self.decode(z).log_prob(x) - self.kl_estimate(x, z, r))
+            return torch.stack(claims).mean(0)
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Decoder means at one draw of q(z|x), same shape as x.
 
         At a draw, because the mean of a posterior of any shape may lie where it has no mass.
         """
-        return self.decode(self.encode(x).sample(generator=generator)).mean
+        with evaluating(self):
+            return self.decode(self.encode(x).sample(generator=generator)).mean
 
     def extra_repr(self) -> str:
         return (

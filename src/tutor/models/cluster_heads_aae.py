@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from tutor.game import Turn
+from tutor.game import Turn, evaluating
 from tutor.models.clustering_aae import ClusteringAAE
 from tutor.models.semi_supervised_aae import SemiSupervisedAAE
 
@@ -35,6 +34,7 @@ class ClusterHeadsAAE(SemiSupervisedAAE):
         ValueError: for a threshold that is not positive, or as `ClusteringAAE`.
 
     Example:
+        >>> import torch
         >>> model = ClusterHeadsAAE(2, classes=20)
         >>> x = torch.rand(4, 1, 28, 28)
         >>> [turn.player for turn in model.step(x)][-1]
@@ -81,11 +81,11 @@ class ClusterHeadsAAE(SemiSupervisedAAE):
         """r = W y + z, the head of the class and the way from it: ``(n, latent_dim)``."""
         return self.heads(y) + z
 
-    @torch.no_grad()
     def map(self, x: Tensor) -> Tensor:
-        """The representation r of images, ``(n, latent_dim)``: what to draw."""
-        code = self.encode(x)
-        return self.representation(code.z, code.y)
+        """The representation r of images, ``(n, latent_dim)``: what to draw; in evaluation mode."""
+        with evaluating(self):
+            code = self.encode(x)
+            return self.representation(code.z, code.y)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, threshold={self.threshold}"

@@ -112,11 +112,11 @@ class ClusteringAAE(Autoencoder):
         outputs, inputs = clusters + latent_dim, self.decoder_inputs
         self.encoder = mlp_encoder(self.image_shape, outputs) if encoder is None else encoder
         self.decoder = mlp_decoder(inputs, self.image_shape) if decoder is None else decoder
-        self.label_discriminator = label_discriminator or nn.Sequential(
-            *mlp([clusters, 256, 256, 1])
+        self.label_discriminator = (
+            _judge(clusters) if label_discriminator is None else label_discriminator
         )
-        self.style_discriminator = style_discriminator or nn.Sequential(
-            *mlp([latent_dim, 256, 256, 1])
+        self.style_discriminator = (
+            _judge(latent_dim) if style_discriminator is None else style_discriminator
         )
 
     @property
@@ -223,7 +223,6 @@ class ClusteringAAE(Autoencoder):
         with evaluating(self):
             return self.encode(x).logits.argmax(dim=1)
 
-    @torch.no_grad()
     def sample(
         self, n: int, *, labels: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -241,19 +240,24 @@ class ClusteringAAE(Autoencoder):
         """
         y = self.draw_labels(n, generator=generator) if labels is None else self.one_hot(labels)
         z = self.prior.sample((n,), generator=generator)
-        return self.decode(z, y).mean
+        with evaluating(self):
+            return self.decode(z, y).mean
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """Decoder means at the codes of x, same shape as x."""
-        code = self.encode(x)
-        return self.decode(code.z, code.y).mean
+        with evaluating(self):
+            code = self.encode(x)
+            return self.decode(code.z, code.y).mean
 
     def extra_repr(self) -> str:
         return (
             f"{super().extra_repr()}, classes={self.classes}, "
             f"gradient_penalty={self.gradient_penalty}, label_weight={self.label_weight}"
         )
+
+
+def _judge(inputs: int) -> nn.Sequential:
+    return nn.Sequential(*mlp([inputs, 256, 256, 1]))
 
 
 def discriminator_turn(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tutor.game import Turn
+from tutor.game import Turn, evaluating
 from tutor.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from tutor.models.adversarial import generator_loss
 from tutor.models.autoencoder import Autoencoder
@@ -89,7 +89,11 @@ class ConditionalAAE(Autoencoder):
         inputs = classes + latent_dim
         self.encoder = mlp_encoder(self.image_shape, latent_dim) if encoder is None else encoder
         self.decoder = mlp_decoder(inputs, self.image_shape) if decoder is None else decoder
-        self.discriminator = discriminator or nn.Sequential(*mlp([latent_dim, 256, 256, 1]))
+        self.discriminator = (
+            nn.Sequential(*mlp([latent_dim, 256, 256, 1]))
+            if discriminator is None
+            else discriminator
+        )
 
     @property
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -148,7 +152,6 @@ class ConditionalAAE(Autoencoder):
             return BernoulliLikelihood(out)
         return GaussianLikelihood(out, self.decoder_std)
 
-    @torch.no_grad()
     def sample(
         self, n: int, *, labels: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -161,12 +164,13 @@ class ConditionalAAE(Autoencoder):
         """
         if labels is None:
             labels = torch.randint(self.classes, (n,), generator=generator, device=self.device)
-        return self.decode(self.prior.sample((n,), generator=generator), labels).mean
+        with evaluating(self):
+            return self.decode(self.prior.sample((n,), generator=generator), labels).mean
 
-    @torch.no_grad()
     def reconstruct(self, x: Tensor, labels: Tensor) -> Tensor:
         """Decoder means at the styles of x, given the labels ``(n,)``; same shape as x."""
-        return self.decode(self.encode(x).mean, labels).mean
+        with evaluating(self):
+            return self.decode(self.encode(x).mean, labels).mean
 
     def _checked(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
