@@ -36,7 +36,7 @@ STEPS, BATCH = 3_000, 256
 GAMES = {  # weight of the gradient penalty, turns of the discriminator in a round
     "gaussian": (0.02, 1),
     "mixture": (0.05, 2),
-    "swiss roll": (0.1, 1),
+    "swiss roll": (0.1, 2),
     "uniform": (0.02, 1),
 }
 RECIPES = {  # with the penalty?, dropout in the encoder
