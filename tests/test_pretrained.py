@@ -82,3 +82,17 @@ def test_a_weight_that_float16_cannot_hold_is_refused():
         model.decoder[0].bias[0] = 1e6
     with pytest.raises(ValueError, match=r"decoder\.0\.bias has values beyond 65504"):
         pretrained.halve(model)
+
+
+def test_counters_are_kept_as_they_are(tmp_path, monkeypatch):
+    """float16 has no 3001, and nothing beyond 65504; whole numbers need neither."""
+    arguments = {"image_shape": (1, 2, 2), "annealing_steps": 200_000}
+    model = pretrained.build("AVB", arguments, {})
+    for steps in (3_001, 100_000):
+        model.steps_taken.fill_(steps)
+        pretrained.save(pretrained.halve(model), tmp_path, "mine", {"arguments": arguments})
+        monkeypatch.setattr(pretrained, "_WEIGHTS", tmp_path)
+        again = pretrained.load("mine")
+        assert model.steps_taken.item() == again.steps_taken.item() == steps
+        assert again.steps_taken.dtype == torch.int64
+        assert all(p.dtype == torch.float32 for p in again.parameters())

@@ -64,7 +64,7 @@ def load(name: str) -> Model:
     made = provenance(name)
     model = build(made["model"], made["arguments"], made.get("networks", {}))
     tensors = tensors_from_bytes((_WEIGHTS / f"{name}.safetensors").read_bytes())
-    model.load_state_dict({key: value.float() for key, value in tensors.items()})
+    model.load_state_dict(tensors)  # into float32, and counters as they are
     return model.eval()
 
 
@@ -173,6 +173,8 @@ def save_recording(
 def halve(model: Model) -> Model:
     """Round the weights to float16, in place, so that a saved model is the one that was measured.
 
+    Counters (of batch normalisation, of annealing) are whole numbers and stay as they are.
+
     Raises:
         ValueError: for a weight that float16 can't hold.
 
@@ -182,7 +184,7 @@ def halve(model: Model) -> Model:
         >>> bool((weight == weight.half().float()).all())
         True
     """
-    rounded = {k: v.half().float() for k, v in model.state_dict().items()}
+    rounded = {k: _half(v).to(v.dtype) for k, v in model.state_dict().items()}
     for key, value in rounded.items():
         if not value.isfinite().all():
             raise ValueError(f"{key} has values beyond 65504 or NaN, which float16 can't hold")
@@ -196,15 +198,19 @@ def save(model: Model, folder: Path, name: str, provenance: dict[str, Any]) -> N
     Raises:
         ValueError: if a weight would change by being written as float16.
     """
-    tensors = {key: value.detach().cpu().half() for key, value in model.state_dict().items()}
+    tensors = {key: _half(value.detach().cpu()) for key, value in model.state_dict().items()}
     for key, value in model.state_dict().items():
-        if not torch.equal(tensors[key].float(), value.cpu()):
+        if not torch.equal(tensors[key].to(value.dtype), value.cpu()):
             raise ValueError(
                 f"{key} does not fit float16; call halve(model) before measuring and saving"
             )
     write_atomically(folder / f"{name}.safetensors", tensors_to_bytes(tensors))
     text = json.dumps({"model": type(model).__name__, **provenance}, indent=1)
     write_atomically(folder / f"{name}.json", (text + "\n").encode())
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.half() if value.is_floating_point() else value
 
 
 def _known(name: str, known: list[str]) -> None:
