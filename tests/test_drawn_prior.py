@@ -62,7 +62,14 @@ def test_shapes_and_device_follow_the_model():
     assert prior.log_prob(torch.zeros(3, 4, 2)).shape == (3, 4)
     assert dict(prior.named_parameters()) == prior.state_dict() == {}
     assert prior.double().sample((2,)).dtype == torch.float64
-    assert repr(prior) == "DrawnPrior(points=22, thickness=0.1)"
+
+
+def test_two_drawings_look_different():
+    """A checkpoint is taken up again only by a model that prints the same."""
+    here, there = DrawnPrior([(0.0, 0.0)]), DrawnPrior([(1.0, 0.0)])
+    assert repr(here) != repr(there)
+    assert repr(here) == repr(DrawnPrior(torch.zeros(1, 2))) == repr(DrawnPrior([(0, 0)]).double())
+    assert repr(here).startswith("DrawnPrior(points=1, drawing=")
 
 
 def test_what_was_drawn_is_not_shared():
