@@ -43,13 +43,20 @@ def mlp_encoder(
     (arXiv 1312.6114, appendix C) with its two heads side by side.  With ``dropout`` above 0, units
     of the first hidden layer are dropped at that rate while training.
 
+    Raises:
+        ValueError: for a dropout that is no rate in [0, 1), or has no hidden layer to act on.
+
     Example:
         >>> import torch
         >>> mlp_encoder((1, 28, 28), outputs=4)(torch.zeros(3, 1, 28, 28)).shape
         torch.Size([3, 4])
     """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it is the share of units dropped, in [0, 1)")
     layers = mlp([math.prod(image_shape), *hidden, outputs], activation)
     if dropout:
+        if not hidden:
+            raise ValueError(f"dropout is {dropout}, but there is no hidden layer to drop from")
         layers.insert(2, nn.Dropout(dropout))
     return nn.Sequential(nn.Flatten(), *layers)
 
