@@ -78,8 +78,8 @@ class FactoredNoiseEncoder(nn.Module):
     ``E z = z_0 + sum_i a_i E v_i`` and ``Var z = sum_i a_i^2 Var v_i``, coordinate by coordinate.
 
     The moments of the v_i do not depend on the image: one batch of noise estimates them for all
-    images at once, which makes adaptive contrast cheap.  Source: Mescheder et al.
-    (arXiv 1701.04722), section 4.2, where z_0 and the a_i are convolutional networks.
+    images at once, which makes adaptive contrast cheap.  Source: the encoder of Mescheder et al.
+    (arXiv 1701.04722) on MNIST with adaptive contrast, where z_0 and the a_i are convolutional.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.

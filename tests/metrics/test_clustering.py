@@ -66,6 +66,15 @@ def test_the_purest_point_may_lie_in_another_cluster():
     assert clustering_error(q, labels).item() == 0.25  # the third is called a 3
 
 
+def test_sure_points_are_told_apart_by_logarithms_in_double_precision():
+    """The surest point is the second; float32 rounds both to 1 and takes the first."""
+    logits = torch.tensor([[20.0, 0.0], [30.0, 0.0], [25.0, 0.0], [0.0, 20.0]])
+    labels = torch.tensor([7, 5, 5, 7])
+    assert (logits.softmax(1)[:3, 0] == 1).all()
+    assert clustering_error(logits.double().log_softmax(1), labels).item() == 0.25  # the 7 is wrong
+    assert clustering_error(logits.softmax(1), labels).item() == 0.5  # named after the first
+
+
 def test_chance_by_the_papers_protocol():
     """Labels shuffled over fixed clusters: a representative is right, others by chance.
 

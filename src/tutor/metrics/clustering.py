@@ -16,8 +16,10 @@ def clustering_error(scores: Tensor, labels: Tensor) -> Tensor:
     For cluster i the point with the largest q(y_i|x) gives its label to all points of the
     cluster; a point is in the cluster where its q(y|x) is largest.  One label a cluster is looked
     at, so a cluster is named after its purest member, not after most of its members: the error
-    is at least that of `majority_error`.  Source: Makhzani et al. (arXiv 1511.05644), the section
-    on unsupervised clustering.
+    is at least that of `majority_error`.  Where several points have the largest score the first of
+    them counts.  In float32 sure points all round to 1, so give probabilities in float64, or better
+    their logarithms: ``logits.double().log_softmax(1)``.  Source: Makhzani et al.
+    (arXiv 1511.05644), the section on unsupervised clustering.
 
     Args:
         scores: q(y|x), ``(n, clusters)``; log-probabilities will do, but raw logits won't: they
@@ -47,7 +49,7 @@ def clustering_error(scores: Tensor, labels: Tensor) -> Tensor:
             "the rows of scores are neither probabilities nor their logarithms; for logits give "
             "logits.softmax(1)"
         )
-    labels = _whole("labels", labels, len(scores))
+    labels = _whole("labels", labels, len(scores)).to(scores.device)
     purest = scores.argmax(0)  # (clusters,)
     named = labels[purest][scores.argmax(1)]  # (n,)
     return (named != labels).double().mean()

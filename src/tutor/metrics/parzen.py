@@ -66,7 +66,7 @@ def parzen(
 
     The papers report the mean over test points with its standard error.  Source: Goodfellow et
     al. (arXiv 1406.2661), section 5; why it misleads: Theis, van den Oord & Bethge (arXiv
-    1511.01844), section 3.2.
+    1511.01844), on estimates by Parzen windows.
 
     Args:
         x: test points ``(n, ...)``.

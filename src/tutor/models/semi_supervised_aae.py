@@ -22,7 +22,7 @@ class SemiSupervisedAAE(ClusteringAAE):
     images.  The first two see many images without labels; they are why few labels are enough.
 
     A batch is ``(images, labelled_images, labels)``, as `tutor.data.SemiSupervised` gives.
-    Source: Makhzani et al. (arXiv 1511.05644), figure 6.
+    Source: Makhzani et al. (arXiv 1511.05644), the section on semi-supervised learning.
 
     Args:
         latent_dim: dimensions of the style z.
