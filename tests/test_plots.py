@@ -13,7 +13,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
 from tutor import palette, plots
-from tutor.models import VAE
+from tutor.models import AAE, AVB, VAE
 from tutor.priors import Gaussian, SwissRoll, UniformBox
 
 # Simulated dichromacy in linear RGB: Machado, Oliveira & Fernandes (2009), severity 1.
@@ -283,3 +283,30 @@ def test_a_prior_with_dependent_coordinates_has_no_manifold_grid():
     model.prior = SwissRoll()
     with pytest.raises(ValueError, match="SwissRoll are not independent"):
         plots.manifold(model)
+
+
+def test_means_of_a_gaussian_likelihood_beyond_the_interval_get_the_nearest_ink():
+    torch.manual_seed(0)
+    model, x = AAE(2, image_shape=(1, 3, 3)), torch.rand(2, 1, 3, 3)
+    assert model.sample(4).min() < 0  # an untrained decoder's outputs lie about zero
+    picture = plots.samples(model, 4, generator=torch.Generator().manual_seed(0))
+    means = model.sample(4, generator=torch.Generator().manual_seed(0))
+    drawn = torch.as_tensor(picture.images[0].get_array())
+    assert torch.equal(drawn[:3, :3], means[0, 0].clamp(0, 1))
+    for draw in (plots.reconstructions, plots.interpolations):
+        plots_of = draw(model, x) if draw is plots.reconstructions else draw(model, x, x)
+        assert plots_of.images[0].get_array().min() == 0
+
+
+def test_the_manifold_of_a_model_in_double_precision():
+    torch.manual_seed(0)
+    model = VAE(2, image_shape=(1, 2, 2))
+    single = plots.manifold(model, 3).images[0].get_array()
+    double = plots.manifold(model.double(), 3).images[0].get_array()
+    assert abs(single - double).max() < 1e-6  # float32 against float64
+
+
+def test_no_line_runs_between_means_that_nobody_knows():
+    model, x = AVB(2, image_shape=(1, 2, 2)), torch.rand(2, 1, 2, 2)
+    with pytest.raises(TypeError, match="implicit and has no mean"):
+        plots.interpolations(model, x, x)

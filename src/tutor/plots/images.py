@@ -1,4 +1,8 @@
-"""Mosaics of images: data, reconstructions, samples, interpolations, the manifold."""
+"""Mosaics of images: data, reconstructions, samples, interpolations, the manifold.
+
+The means of a Gaussian likelihood may leave [0, 1]; where a model's images are drawn, such a pixel
+gets the nearest ink.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from torch import Tensor
 from tutor.game import evaluating
 from tutor.plots.latent import axis_names
 from tutor.plots.style import new_axes
+from tutor.posteriors import ImplicitPosterior
 from tutor.priors import Gaussian, UniformBox
 
 if TYPE_CHECKING:
@@ -128,6 +133,7 @@ def interpolations(
 
     Raises:
         ValueError: if a and b differ in shape, or steps is below 2.
+        TypeError: if the posterior is implicit, so that its mean is not known.
 
     Example:
         >>> from tutor.models import VAE
@@ -142,7 +148,13 @@ def interpolations(
     device = _device_of(model)
 
     def decode_lines() -> Tensor:
-        start, end = model.encode(a.to(device)).mean, model.encode(b.to(device)).mean  # (n, dim)
+        ends = model.encode(a.to(device)), model.encode(b.to(device))
+        if isinstance(ends[0], ImplicitPosterior):
+            raise TypeError(
+                "the encoder's q(z|x) is implicit and has no mean at hand to draw a line from; "
+                "decode a line between two draws of it, with image_grid"
+            )
+        start, end = (q.mean for q in ends)  # (n, dim)
         t = torch.linspace(0, 1, steps, device=device)[None, :, None]
         z = (1 - t) * start[:, None] + t * end[:, None]  # (n, steps, dim)
         return model.decode(z.flatten(0, 1)).mean.unflatten(0, z.shape[:2])
@@ -193,7 +205,8 @@ def manifold(model: Any, n: int = 20, *, ax: Axes | None = None) -> Axes:
             "equal shares of it; decode points of the prior with image_grid"
         )
     rows, columns = torch.meshgrid(steps.flip(0), steps, indexing="ij")  # first row: largest z_2
-    z = torch.stack([columns, rows], -1).reshape(-1, 2).to(_device_of(model))
+    like = next(iter(getattr(model, "parameters", list)()), steps)  # its device and precision
+    z = torch.stack([columns, rows], -1).reshape(-1, 2).to(like)
     images = _evaluate(model, lambda: model.decode(z).mean)
     ax = image_grid(images, columns=n, gap=0, ax=new_axes(ax, (5.4, 5.4)))
     height, width = images.shape[-2:]
@@ -214,6 +227,7 @@ def _device_of(model: Any) -> torch.device:
 
 
 def _evaluate(model: Any, compute: Callable[[], Tensor]) -> Tensor:
-    """Run in evaluation mode (batch statistics frozen) and put the model's mode back."""
+    """Images made in evaluation mode (batch statistics frozen), as ink; the mode is put back."""
     with evaluating(model):
-        return compute()
+        images = compute()
+    return images.clamp(0, 1) if getattr(model, "likelihood", None) == "gaussian" else images
