@@ -96,3 +96,57 @@ def test_counters_are_kept_as_they_are(tmp_path, monkeypatch):
         assert model.steps_taken.item() == again.steps_taken.item() == steps
         assert again.steps_taken.dtype == torch.int64
         assert all(p.dtype == torch.float32 for p in again.parameters())
+
+
+# -- recordings -----------------------------------------------------------------------------------
+
+
+def test_a_recording_comes_back_as_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "_RECORDINGS", tmp_path)
+    codes = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0)).half()
+    steps = torch.tensor([0, 1, 2])
+    pretrained.save_recording({"codes": codes, "steps": steps}, tmp_path, "mine", {"by": "me"})
+    tensors, about = pretrained.recording("mine")
+    assert about == {"by": "me"}
+    assert torch.equal(tensors["steps"], steps)
+    assert tensors["codes"].dtype == torch.float32
+    assert torch.equal(tensors["codes"], codes.float())
+
+
+def test_a_recording_that_is_not_finite_is_refused(tmp_path):
+    too_large = torch.tensor([70_000.0]).half()
+    with pytest.raises(ValueError, match="codes holds NaN or infinity"):
+        pretrained.save_recording({"codes": too_large}, tmp_path, "mine", {})
+
+
+def test_recordings_are_no_models():
+    shipped = {f.name.removesuffix(".json") for f in pretrained._RECORDINGS.iterdir()}
+    assert "aae_priors" in shipped
+    with pytest.raises(ValueError, match="nothing shipped is called"):
+        pretrained.recording("vae_mnist_2d")
+
+
+def test_the_recorded_codes_end_nearer_to_their_prior_than_they_began():
+    from tutor.metrics import energy_distance
+    from tutor.priors import Gaussian, GaussianMixture, SwissRoll, UniformBox
+
+    tensors, _ = pretrained.recording("aae_priors")
+    priors = {
+        "gaussian": Gaussian(2),
+        "mixture": GaussianMixture(10),
+        "swiss_roll": SwissRoll(),
+        "uniform": UniformBox(2),
+    }
+    for name, prior in priors.items():
+        drawn = prior.sample((500,), generator=torch.Generator().manual_seed(0))
+        codes = tensors[f"{name}.codes"]
+        assert len(codes) == len(tensors["steps"])
+        first, last = energy_distance(codes[0], drawn), energy_distance(codes[-1], drawn)
+        assert last < first / 10  # runs that were measured end hundreds of times nearer
+
+
+def test_a_part_or_model_of_an_unknown_name_is_named():
+    with pytest.raises(ValueError, match="'mlp_encode'"):
+        pretrained.build("VAE", {}, {"encoder": ("mlp_encode", {})})
+    with pytest.raises(ValueError, match="no model 'VAEE'"):
+        pretrained.build("VAEE", {}, {})
