@@ -19,7 +19,7 @@ from tutor.data import UNKNOWN, SemiSupervised, few_labels
 
 LABELLED = 100  # in a batch
 LABELS = (100, 1_000, 10_000)
-RUNS = {"mixture": (0,), "swiss roll": (0,)}
+RUNS = {"mixture": (0,)}
 
 
 class Together(SemiSupervised):
