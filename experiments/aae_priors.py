@@ -1,8 +1,8 @@
 """Codes of MNIST on four priors: how well q(z) matches p(z) on test images, chapter 2.
 
 The full recipe on each prior over two seeds; and without the gradient penalty, without dropout
-in the encoder, or without both, on the two narrow ones.  Seed 0 of the full recipe is recorded at 28
-moments for the live figure (`tutor.pretrained.recording("aae_priors")`).
+in the encoder, or without both, on the two narrow ones.  Seed 0 of the full recipe is recorded at
+28 moments for the live figure (`tutor.pretrained.recording("aae_priors")`).
 
     python -m experiments.aae_priors
 """
