@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import math
 
 import torch
@@ -61,8 +62,9 @@ def gaussian_frames(
     )
 
 
+@functools.cache
 def viewer(**arguments) -> PosteriorViewer:
-    """Both methods over the four images of two by two pixels."""
+    """Both methods over the four images of two by two pixels; made once, so leave it as it is."""
     vae = gaussian_frames(**arguments)
     avb = gaussian_frames("AVB", draws=200, **arguments)
     return PosteriorViewer(four_points()[:], vae, avb, prior=Gaussian(2))

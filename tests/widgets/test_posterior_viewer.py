@@ -151,7 +151,7 @@ def test_display(widget, monkeypatch):
 
 
 def test_the_same_figure_gives_the_same_bytes(widget):
-    again = viewer()
+    again = viewer.__wrapped__()
     assert again.to_png() == widget.to_png()
     assert again.to_html() == widget.to_html()
 
@@ -171,7 +171,7 @@ def test_the_picture_shows_both_methods(widget):
 
 
 def test_frame_and_point_are_checked():
-    widget = viewer()
+    widget = viewer.__wrapped__()
     widget.frame, widget.point = 0, 3
     widget.point = None
     for frame in (-1, 5):

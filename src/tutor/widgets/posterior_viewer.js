@@ -174,6 +174,7 @@ async function render({ model, el }) {
       strong: get("--tutor-ink"), accent: get("--tutor-accent"),
     };
     colours = Array.from({ length: 10 }, (_, k) => get(`--tutor-class-${k}`));
+    sprites.clear();
     badges.forEach((badge, i) => {
       badge.width = badge.height = Math.round(14 * ratio);
       const g = badge.getContext("2d");
@@ -209,10 +210,8 @@ async function render({ model, el }) {
       pixels.data[p + 3] = 255;
     }
     brush.putImageData(pixels, 0, 0);
-    g.globalCompositeOperation = dark ? "screen" : "multiply";
     const x = plane.toX(left), y = plane.toY(top);
     g.drawImage(patch, x, y, plane.toX(right) - x, plane.toY(bottom) - y);
-    g.globalCompositeOperation = "source-over";
   }
 
   // Axes and contours of a view, painted once as long as the view stays.
@@ -248,7 +247,8 @@ async function render({ model, el }) {
     return sprites.get(key);
   }
 
-  // q(z|x) of one point; returns its middle, and how far two standard deviations reach upwards.
+  // q(z|x) of one point; returns its middle, how far two standard deviations reach upwards, and
+  // how many draws lie outside the panel.
   function paintBelief(g, plane, m, i, alone) {
     const own = colours[i % 10], { draws } = spec.methods[m];
     if (!draws) {
@@ -261,20 +261,21 @@ async function render({ model, el }) {
         g.strokeStyle = alone ? ink.strong : own;
         g.stroke();
       }
-      return [plane.toX(a), plane.toY(b), (2 * up * size) / plane.span];
+      return [plane.toX(a), plane.toY(b), (2 * up * size) / plane.span, 0];
     }
     const at = data.draws(m, i, shown), radius = Math.min(2.6, Math.max(1.3, size / 120));
     const sprite = spriteOf(alone ? ink.strong : own, radius, alone ? 0 : i);
     const side = sprite.width / ratio;
-    let middle = 0, height = 0, squares = 0;
+    let middle = 0, height = 0, squares = 0, outside = 0;
     for (let j = 0; j < draws; j++) {
       const [a, b] = at(j), x = plane.toX(a), y = plane.toY(b);
       g.drawImage(sprite, x - side / 2, y - side / 2, side, side);
+      outside += x < 0 || x > size || y < 0 || y > size;
       middle += x / draws;
       height += y / draws;
       squares += (y * y) / draws;
     }
-    return [middle, height, 2 * Math.sqrt(Math.max(0, squares - height * height))];
+    return [middle, height, 2 * Math.sqrt(Math.max(0, squares - height * height)), outside];
   }
 
   // The images name their posteriors, from above where they would hide them; those that would
@@ -294,7 +295,9 @@ async function render({ model, el }) {
           places[i] = [places[i][0] + (push * dx) / d, places[i][1] + (push * dy) / d];
           places[j] = [places[j][0] - (push * dx) / d, places[j][1] - (push * dy) / d];
         }
-    places.forEach(([x, y], i) => {
+    const inside = (v) => Math.min(size - side / 2 - 3, Math.max(side / 2 + 3, v));
+    places.forEach((place, i) => {
+      const [x, y] = place.map(inside);
       const width = side * Math.min(1, columns / rows), height = side * Math.min(1, rows / columns);
       g.fillStyle = colours[i % 10];
       g.fillRect(x - width / 2 - 2, y - height / 2 - 2, width + 4, height + 4);
@@ -349,15 +352,26 @@ async function render({ model, el }) {
       const window = data.window(m, i, shown), key = window.join();
       groups.set(key, { window, members: [...(groups.get(key)?.members ?? []), i] });
     }
+    g.globalCompositeOperation = root.dataset.theme === "dark" ? "screen" : "multiply";
     for (const { window, members } of groups.values()) paintShades(g, plane, m, members, window);
     const layer = layerOf(m, view, plane);
     g.drawImage(layer.canvas, 0, 0, size, size);
+    g.globalCompositeOperation = "source-over";
     const middles = points.map((i) => paintBelief(g, plane, m, i, point >= 0));
     if (point < 0) paintTags(g, middles);
     else {
       for (const tag of layer.tags) plane.tag(g, ...tag);
       paintInset(g, view);
     }
+    const outside = middles.reduce((sum, q) => sum + q[3], 0);
+    if (outside) {
+      g.font = "11px system-ui, sans-serif";
+      g.textAlign = "right";
+      g.textBaseline = "bottom";
+      g.fillStyle = ink.strong;
+      g.fillText(`${outside} draw${outside > 1 ? "s" : ""} outside`, size - 6, size - 22);
+    }
+    if (shown === frame) describe(m, outside);
   }
 
   const repaint = oncePerFrame(() => {
@@ -384,15 +398,21 @@ async function render({ model, el }) {
     slider.setAttribute("aria-valuetext", stepText.textContent);
     allButton.setAttribute("aria-pressed", String(point < 0));
     pointButtons.forEach((button, i) => button.setAttribute("aria-pressed", String(point === i)));
-    panels.forEach(({ canvas, values }, m) => {
-      const facts = factsOf(m), { name, draws } = spec.methods[m];
+    panels.forEach(({ values }, m) => {
+      const facts = factsOf(m);
       const unit = point < 0 && n > 1 ? "nats, mean" : "nats";
       values.forEach((value, k) => {
         value.textContent = known[m][k] ? `${number(facts[k])} ${unit}` : "not measured";
       });
-      canvas.setAttribute("aria-label", `${name}, ${stepText.textContent}: exact posterior of ${who()}, `
-        + `with ${draws ? `${draws} draws of q(z|x) as dots` : "the Gaussian q(z|x) as ellipses"}.`);
     });
+  }
+  function describe(m, outside) {
+    const { name, draws } = spec.methods[m];
+    const belief = draws
+      ? `${point < 0 && n > 1 ? `${draws} draws each` : `${draws} draws`} of q(z|x) as dots${outside ? `, ${outside} outside` : ""}`
+      : "the Gaussian q(z|x) as ellipses";
+    panels[m].canvas.setAttribute("aria-label",
+      `${name}, ${stepText.textContent}: exact posterior of ${who()}, with ${belief}.`);
   }
   let saying = 0;
   function say() {
