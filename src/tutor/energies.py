@@ -57,6 +57,35 @@ def checked_energy(energy: Energy) -> Energy:
     return energy
 
 
+def log_density(energy: Energy, z: Tensor) -> Tensor:
+    """``energy.log_prob`` of points ``(..., dim)``, refused unless it is one number a point.
+
+    Raises:
+        ValueError: if ``log_prob`` returns another shape, as a sum over coordinates forgotten does.
+
+    Example:
+        >>> log_density(Ring(), torch.ones(3, 2))
+        tensor([-0., -0., -0.])
+    """
+    value = energy.log_prob(z)
+    if value.shape != z.shape[:-1]:
+        raise ValueError(
+            f"log_prob of {described(energy)} returned shape {tuple(value.shape)} for points of "
+            f"shape {tuple(z.shape)}; expected {tuple(z.shape[:-1])}: add up the coordinates, with "
+            ".sum(-1)"
+        )
+    return value
+
+
+def described(energy: Energy) -> str:
+    """How an energy prints: its own ``repr``, or its class where that would be an address.
+
+    A checkpoint is taken up again only by a model that prints the same, in another process too.
+    """
+    plain = type(energy).__repr__ is object.__repr__
+    return f"{type(energy).__name__}()" if plain else repr(energy)
+
+
 class Banana:
     """Two bent arms in the plane, mirror images of each other.
 

@@ -321,3 +321,34 @@ def test_bad_input_is_refused():
             model(lambda z: -z.square().sum(-1))
     with pytest.raises(ValueError, match="single draw"):
         next(EnergyAVB(Ring()).step(torch.zeros(1, 1)))
+
+
+class ForgotTheSum:
+    """log_prob one number a coordinate: its mean would pass for a density, twice too small."""
+
+    dim = 2
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * z.square()
+
+
+def test_a_density_that_is_not_one_number_a_point_is_refused():
+    for model in (GaussianVB(ForgotTheSum()), EnergyAVB(ForgotTheSum())):
+        with pytest.raises(ValueError, match=r"returned shape \(2, 2\).*expected \(2,\)"):
+            next(model.step(torch.zeros(2, 1)))
+    with pytest.raises(ValueError, match="samples is 0"):
+        GaussianVB(Ring()).elbo(0)
+
+
+def test_a_critic_with_two_outputs_is_refused():
+    model = EnergyAVB(Ring(), critic=nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"critic returned shape \(2, 2\); expected \(2, 1\)"):
+        next(model.step(torch.zeros(2, 1)))
+
+
+@pytest.mark.parametrize("kind", [GaussianVB, EnergyAVB])
+def test_an_energy_of_the_readers_own_prints_the_same_in_every_process(kind):
+    """An address in the print would make every checkpoint another model's."""
+    assert repr(kind(ForgotTheSum())) == repr(kind(ForgotTheSum()))
+    assert "ForgotTheSum()" in repr(kind(ForgotTheSum()))
+    assert "Ring()" in repr(kind(Ring()))

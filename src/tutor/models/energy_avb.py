@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from tutor.energies import Energy, checked_energy
+from tutor.energies import Energy, checked_energy, described, log_density
 from tutor.game import Model, Turn
 from tutor.nets import mlp
 
@@ -32,7 +32,8 @@ class EnergyAVB(Model):
     critic adds what a Gaussian misses.  Where T falls short of T*, the estimate of the ELBO is no
     lower bound.  As in `GaussianVB` there are no data: only the length of the batch counts.
 
-    Source: Mescheder, Nowozin & Geiger (arXiv 1701.04722), algorithm 1 and section 3.3.
+    Source: Mescheder, Nowozin & Geiger (arXiv 1701.04722), algorithms 1 and 2 (the
+    second with adaptive contrast).
 
     Args:
         energy: the target, anything with ``dim`` and ``log_prob``; see `tutor.energies`.
@@ -44,7 +45,8 @@ class EnergyAVB(Model):
 
     Raises:
         TypeError: if the energy lacks ``dim`` or ``log_prob``.
-        ValueError: for noise without dimension or no critic turn.
+        ValueError: for noise without dimension or no critic turn; in use, if ``log_prob`` or the
+            critic does not return one number a point.
 
     Example:
         >>> from tutor.energies import Ring
@@ -93,7 +95,7 @@ class EnergyAVB(Model):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.energy!r}, noise_dim={self.noise_dim}, "
+            f"{described(self.energy)}, noise_dim={self.noise_dim}, "
             f"adaptive_contrast={self.adaptive_contrast}, critic_turns={self.critic_turns}"
         )
 
@@ -111,7 +113,7 @@ class EnergyAVB(Model):
     def elbo_terms(self, z: Tensor) -> Tensor:
         """``log_prob(z) - log r(z) - T(z)`` of draws of q, ``(n, dim)`` to ``(n,)``, in nats."""
         z_hat, log_r = self.contrast(z)
-        return self.energy.log_prob(z) - log_r - self.critic_value(z_hat)
+        return log_density(self.energy, z) - log_r - self.critic_value(z_hat)
 
     def contrast(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The standardised ``z_hat`` ``(n, dim)`` and ``log r(z)`` ``(n,)`` of draws of q.
@@ -134,8 +136,18 @@ class EnergyAVB(Model):
         return z_hat, log_r
 
     def critic_value(self, z_hat: Tensor) -> Tensor:
-        """T of standardised points, ``(n, dim)`` to ``(n,)``: estimate of ``log q - log r``."""
-        return self.critic(z_hat).squeeze(-1)
+        """T of standardised points, ``(n, dim)`` to ``(n,)``: estimate of ``log q - log r``.
+
+        Raises:
+            ValueError: if the critic does not return one number a point.
+        """
+        value = self.critic(z_hat)
+        if tuple(value.shape) not in {(len(z_hat), 1), (len(z_hat),)}:
+            raise ValueError(
+                f"the critic returned shape {tuple(value.shape)}; expected ({len(z_hat)}, 1), one "
+                "number a point"
+            )
+        return value.reshape(len(z_hat))
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tutor.energies import Energy, checked_energy
+from tutor.energies import Energy, checked_energy, described, log_density
 from tutor.game import Model, Turn
 
 
@@ -31,6 +31,7 @@ class GaussianVB(Model):
 
     Raises:
         TypeError: if the energy lacks ``dim`` or ``log_prob``.
+        ValueError: in use, if ``log_prob`` does not return one number a point.
 
     Example:
         >>> import tutor
@@ -57,11 +58,11 @@ class GaussianVB(Model):
         return {"posterior": list(self.parameters())}
 
     def extra_repr(self) -> str:
-        return f"{self.energy!r}, full_rank={self.full_rank}"
+        return f"{described(self.energy)}, full_rank={self.full_rank}"
 
     def step(self, batch: Tensor) -> Iterator[Turn]:
         z = self._draw(len(batch), None)  # (n, dim)
-        log_prob = self.energy.log_prob(z).mean()
+        log_prob = log_density(self.energy, z).mean()
         entropy = self.entropy()
         yield Turn("posterior", -(log_prob + entropy), log_prob=log_prob, entropy=entropy)
 
@@ -91,8 +92,13 @@ class GaussianVB(Model):
         """The ELBO in nats, a scalar; only ``E_q log_prob`` is estimated, without bias.
 
         ``energy.log_evidence - elbo`` is then ``KL(q || p)``.
+
+        Raises:
+            ValueError: for ``samples`` below 1.
         """
-        return self.energy.log_prob(self._draw(samples, generator)).mean() + self.entropy()
+        if samples < 1:
+            raise ValueError(f"samples is {samples}; draw at least one")
+        return log_density(self.energy, self._draw(samples, generator)).mean() + self.entropy()
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         noise = torch.randn(
