@@ -186,6 +186,40 @@ class _ParallelMLP(nn.Module):
         return h.transpose(0, 1).unflatten(0, inputs.shape[:-2])
 
 
+def checked_noise_encoder(
+    encoder: nn.Module, latent_dim: int, noise_dim: int | None = None
+) -> nn.Module:
+    """The encoder, if it takes noise and makes codes of that dimension.
+
+    Args:
+        encoder: with an attribute ``noise_dim``, and perhaps ``latent_dim``.
+        latent_dim: dimensions of the codes.
+        noise_dim: what the caller stated beside the encoder, if anything.
+
+    Raises:
+        TypeError: if it takes no noise.
+        ValueError: if it takes none of a dimension, or other dimensions than stated.
+    """
+    takes = getattr(encoder, "noise_dim", None)
+    if takes is None:
+        raise TypeError(
+            f"the encoder is a {type(encoder).__name__} without noise_dim; here it must take noise "
+            "(see tutor.noise_encoders); with a Gaussian encoder use another posterior or a VAE"
+        )
+    if takes < 1:
+        raise ValueError(f"the encoder has noise_dim={takes}; without noise q is a point")
+    if noise_dim not in (None, takes):
+        raise ValueError(
+            f"noise_dim is {noise_dim}, the encoder takes {takes}; leave noise_dim= out"
+        )
+    if getattr(encoder, "latent_dim", latent_dim) != latent_dim:
+        raise ValueError(
+            f"the encoder makes codes of {encoder.latent_dim} dimensions, the prior has "
+            f"{latent_dim}; give latent_dim={encoder.latent_dim}"
+        )
+    return encoder
+
+
 def _check_sizes(latent_dim: int, noise_dim: int, hidden: Sequence[int]) -> None:
     if latent_dim < 1:
         raise ValueError(f"latent_dim is {latent_dim}; a code needs at least one dimension")

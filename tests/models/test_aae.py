@@ -14,6 +14,7 @@ from tutor.game import Turn
 from tutor.metrics import energy_distance, noise_floor
 from tutor.models import AAE
 from tutor.models.adversarial import discriminator_loss, generator_loss, r1_penalty
+from tutor.noise_encoders import NoiseEncoder
 from tutor.priors import Gaussian, GaussianMixture, SwissRoll, UniformBox
 from tutor.training import decay_after
 
@@ -252,6 +253,17 @@ def test_codes_travel_to_the_prior_and_stay():
         (lambda: AAE(2, gradient_penalty=-1), "gradient_penalty"),
         (lambda: AAE(2, discriminator_turns=0), "discriminator_turns"),
         (lambda: AAE(2, prior=nn.Identity()), "dim"),
+        (lambda: AAE(2, noise_dim=8), "a deterministic encoder takes no noise"),
+        (
+            lambda: AAE(
+                2, posterior="universal", noise_dim=8, encoder=NoiseEncoder(SHAPE, 2, noise_dim=3)
+            ),
+            "noise_dim is 8, the encoder takes 3",
+        ),
+        (
+            lambda: AAE(2, posterior="universal", encoder=NoiseEncoder(SHAPE, 3, noise_dim=3)),
+            "codes of 3 dimensions, the prior has 2",
+        ),
     ],
 )
 def test_bad_settings_are_refused(make, says):
@@ -282,3 +294,49 @@ def test_wrong_labels_and_codes_are_refused():
         small().discriminate(torch.zeros(2, 2), torch.zeros(2).long())
     with pytest.raises(ValueError, match="needs \\(n, 2\\)"):
         small(encoder=nn.Sequential(nn.Flatten(), nn.Linear(4, 3))).encode(four_points()[:])
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "says"),
+    [
+        (four_points()[:], TypeError, "the batch has images alone; expected \\(images, labels"),
+        ((four_points()[:], torch.zeros(4)), TypeError, "labels are torch.float32"),
+        ((four_points()[:], torch.zeros(4).int()), TypeError, "labels are torch.int32"),
+        ((four_points()[:], torch.tensor([1])), ValueError, "4 images have 1 labels"),
+        ((four_points()[:], torch.tensor([0, 1, 2, 4])), ValueError, "labels hold 4"),
+    ],
+)
+def test_a_batch_without_proper_labels_is_refused(batch, error, says):
+    model = small(prior=GaussianMixture(4), supervised=True)
+    with pytest.raises(error, match=says):
+        next(model.step(batch))
+
+
+def test_one_label_is_not_stretched_over_all_codes():
+    model = small(prior=GaussianMixture(4), supervised=True)
+    with pytest.raises(ValueError, match="4 codes have 1 labels"):
+        model.discriminate(torch.zeros(4, 2), torch.tensor([1]))
+
+
+def test_an_encoder_without_noise_makes_no_universal_posterior():
+    with pytest.raises(TypeError, match="Sequential without noise_dim"):
+        small(posterior="universal", encoder=nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+
+
+def test_a_discriminator_says_one_number_a_code():
+    model = small(discriminator=nn.Linear(2, 4))
+    with pytest.raises(ValueError, match=r"returned shape \(4, 4\) for 4 codes; expected \(4, 1\)"):
+        model.discriminate(torch.zeros(4, 2))
+    flat = small(discriminator=nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)))
+    assert flat.discriminate(torch.zeros(4, 2)).shape == (4,)
+
+
+def test_prior_samples_follow_the_generator():
+    model = small(prior=SwissRoll(), supervised=True)
+    labels = torch.tensor([0, 3, -1])
+    state = torch.get_rng_state()
+    once, again = (
+        model.draw_prior(3, labels, generator=torch.Generator().manual_seed(0)) for _ in range(2)
+    )
+    assert torch.equal(once, again)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -495,6 +495,9 @@ def test_bad_input_while_training():
     model = build(encoder=encoder, prior=UniformBox(2))
     with pytest.raises(ValueError, match="codes lie where the prior's density is zero"):
         next(model.step(images()))
+    model = build(encoder=encoder, prior=UniformBox(2), adaptive_contrast=True)
+    with pytest.raises(ValueError, match="codes lie where the prior's density is zero"):
+        next(model.step(images()))
     with pytest.raises(ValueError, match="samples is 0"):
         model.claimed_elbo(images(), samples=0)
     with pytest.raises(TypeError, match=r"torch\.uint8"):

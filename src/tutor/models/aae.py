@@ -10,9 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from tutor.game import Turn
-from tutor.models.adversarial import discriminator_loss, generator_loss, r1_penalty
+from tutor.models.adversarial import (
+    discriminator_loss,
+    generator_loss,
+    logit_each,
+    r1_penalty,
+)
 from tutor.models.autoencoder import Autoencoder
+from tutor.models.labels import checked_labels, images_and_labels
 from tutor.nets import mlp, mlp_decoder, mlp_encoder
+from tutor.noise_encoders import NoiseEncoder, checked_noise_encoder
 from tutor.posteriors import Deterministic, DiagonalGaussian, ImplicitPosterior, noise_fed
 
 POSTERIORS = ("deterministic", "gaussian", "universal")
@@ -40,15 +47,19 @@ class AAE(Autoencoder):
         likelihood: ``"gaussian"`` (half the squared error over ``decoder_std`` squared, and a
             constant) or ``"bernoulli"``.
         decoder_std: of the Gaussian likelihood.
-        noise_dim: dimensions of the universal posterior's noise.
+        noise_dim: dimensions of the universal posterior's noise, for its default encoder (16 if
+            not given).
         gradient_penalty: weight of the gradient penalty on the discriminator, 0 for none.
         discriminator_turns: moves of the discriminator in a round.
-        encoder, decoder, discriminator: modules to use instead of the default networks.
+        encoder, decoder, discriminator: modules to use instead of the default networks.  The
+            discriminator returns ``(n, 1)``; an encoder of the universal posterior takes noise
+            (see `tutor.noise_encoders`).
 
     Raises:
-        ValueError: for an unknown posterior, noise of dimension 0, a negative penalty, no
-            discriminator turn, a prior of another dimension or without classes where labels are
-            used; also as `Autoencoder`.
+        ValueError: for an unknown posterior, noise of dimension 0 or for nobody, a negative
+            penalty, no discriminator turn, a prior of another dimension or without classes where
+            labels are used; also as `Autoencoder`.
+        TypeError: for an encoder without noise where the posterior is universal.
 
     Example:
         >>> from tutor.priors import SwissRoll
@@ -67,7 +78,7 @@ class AAE(Autoencoder):
         image_shape: tuple[int, ...] = (1, 28, 28),
         likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
         decoder_std: float | None = None,
-        noise_dim: int = 16,
+        noise_dim: int | None = None,
         gradient_penalty: float = 0.1,
         discriminator_turns: int = 1,
         encoder: nn.Module | None = None,
@@ -91,10 +102,17 @@ class AAE(Autoencoder):
             )
         if discriminator_turns < 1:
             raise ValueError(f"discriminator_turns is {discriminator_turns}; expected at least 1")
+        if posterior != "universal" and noise_dim is not None:
+            raise ValueError(
+                f"noise_dim is {noise_dim}, but a {posterior} encoder takes no noise; leave it "
+                'out, or choose posterior="universal"'
+            )
         self.posterior, self.supervised = posterior, supervised
         self.gradient_penalty, self.discriminator_turns = gradient_penalty, discriminator_turns
         self.classes = _classes(self.prior) if supervised else 0
         self.encoder = self._make_encoder(noise_dim) if encoder is None else encoder
+        if posterior == "universal":
+            checked_noise_encoder(self.encoder, latent_dim, noise_dim)
         self.decoder = mlp_decoder(latent_dim, self.image_shape) if decoder is None else decoder
         seen = latent_dim + (self.classes + 1 if supervised else 0)
         self.discriminator = (
@@ -110,7 +128,9 @@ class AAE(Autoencoder):
         }
 
     def step(self, batch: Tensor | tuple[Tensor, Tensor]) -> Iterator[Turn]:
-        x, labels = batch if self.supervised else (batch, None)
+        x, labels = batch, None
+        if self.supervised:
+            x, labels = images_and_labels(batch, self.classes, unknown=True)
         # Reconstruction phase.
         codes = self.encode(x).rsample()  # (n, latent_dim)
         reconstruction = -self.decode(codes).log_prob(x)  # (n,)
@@ -133,13 +153,19 @@ class AAE(Autoencoder):
         loss = loss + self.gradient_penalty * slope
         return Turn("discriminator", loss.mean(), slope=slope.mean(), **guess)
 
-    def draw_prior(self, n: int, labels: Tensor | None = None) -> Tensor:
+    def draw_prior(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """n prior samples; each from its label's part of the prior, if there are labels >= 0."""
-        z = self.prior.sample((n,))
+        z = self.prior.sample((n,), generator=generator)
         if labels is None:
             return z
         known = labels >= 0
-        of_class = self.prior.sample_class(labels.clamp(min=0))
+        of_class = self.prior.sample_class(labels.clamp(min=0), generator=generator)
         return torch.where(known.to(z.device).unsqueeze(1), of_class, z)
 
     def discriminate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -149,25 +175,23 @@ class AAE(Autoencoder):
         says "label unknown".
 
         Raises:
-            ValueError: if labels are missing where they are used, given where they are not, or
-                outside -1 .. K - 1.
+            TypeError: if labels are not whole numbers, ``torch.int64``.
+            ValueError: if labels are missing where they are used, given where they are not, not one
+                a code, or outside -1 .. K - 1.
         """
         if not self.supervised:
             if labels is not None:
                 raise ValueError("this discriminator sees no labels; build with supervised=True")
-            return self.discriminator(z).squeeze(-1)
+            return logit_each(self.discriminator(z), len(z))
         if labels is None:
             raise ValueError(
                 "the supervised discriminator needs labels (n,); give -1 where they are unknown"
             )
-        outside = labels[(labels < -1) | (labels >= self.classes)]
-        if len(outside):
-            raise ValueError(
-                f"labels hold {int(outside[0])}; expected 0 to {self.classes - 1}, or -1 for "
-                "unknown; build the prior with a class for each label"
-            )
+        labels = checked_labels(labels, self.classes, unknown=True)
+        if len(labels) != len(z):
+            raise ValueError(f"{len(z)} codes have {len(labels)} labels; expected one each")
         slot = one_hot(labels % (self.classes + 1), self.classes + 1)  # -1 is the last place
-        return self.discriminator(torch.cat([z, slot.to(z)], -1)).squeeze(-1)
+        return logit_each(self.discriminator(torch.cat([z, slot.to(z)], -1)), len(z))
 
     def encode(self, x: Tensor) -> Deterministic | DiagonalGaussian | ImplicitPosterior:
         """q(z|x) of images ``(n, C, H, W)``.
@@ -191,10 +215,9 @@ class AAE(Autoencoder):
             return Deterministic(out)
         return DiagonalGaussian(*out.chunk(2, dim=1))
 
-    def _make_encoder(self, noise_dim: int) -> nn.Module:
+    def _make_encoder(self, noise_dim: int | None) -> nn.Module:
         if self.posterior == "universal":
-            from tutor.noise_encoders import NoiseEncoder
-
+            noise_dim = 16 if noise_dim is None else noise_dim
             return NoiseEncoder(self.image_shape, self.latent_dim, noise_dim=noise_dim)
         outputs = self.latent_dim * (2 if self.posterior == "gaussian" else 1)
         return mlp_encoder(self.image_shape, outputs)

@@ -13,6 +13,24 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 
+def logit_each(out: Tensor, n: int) -> Tensor:
+    """The logits ``(n,)`` of n codes, from what a discriminator returned.
+
+    Raises:
+        ValueError: for another shape than ``(n, 1)`` or ``(n,)``; broadcasting would hide it.
+
+    Example:
+        >>> logit_each(torch.zeros(3, 1), 3).shape
+        torch.Size([3])
+    """
+    if tuple(out.shape) not in {(n, 1), (n,)}:
+        raise ValueError(
+            f"the discriminator returned shape {tuple(out.shape)} for {n} codes; expected "
+            f"({n}, 1), one logit a code"
+        )
+    return out.reshape(n)
+
+
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """``-log D(z') - log(1 - D(z))`` for pairs of a prior sample z' and a code z, from logits.
 

@@ -13,7 +13,7 @@ from tutor.critics import BilinearCritic
 from tutor.game import Turn, evaluating
 from tutor.models.autoencoder import Autoencoder
 from tutor.nets import mlp_decoder
-from tutor.noise_encoders import NoiseEncoder
+from tutor.noise_encoders import NoiseEncoder, checked_noise_encoder
 from tutor.posteriors import DiagonalGaussian, ImplicitPosterior, noise_fed
 from tutor.priors import Gaussian
 
@@ -112,11 +112,11 @@ class AVB(Autoencoder):
         self.adaptive_contrast, self.contrast_samples = adaptive_contrast, contrast_samples
         self.prior_in_critic = prior_in_critic
         self.annealing_steps, self.critic_turns = annealing_steps, critic_turns
-        self._check_settings(noise_dim, encoder)
+        self._check_settings()
         if encoder is None:
             noise_dim = 32 if noise_dim is None else noise_dim
             encoder = NoiseEncoder(self.image_shape, latent_dim, noise_dim=noise_dim)
-        self.encoder = encoder
+        self.encoder = checked_noise_encoder(encoder, latent_dim, noise_dim)
         self.decoder = mlp_decoder(latent_dim, self.image_shape) if decoder is None else decoder
         self.critic = BilinearCritic(self.image_shape, latent_dim) if critic is None else critic
         # What the critic compares with: the prior, or what a normalised code should look like.
@@ -177,26 +177,21 @@ class AVB(Autoencoder):
             )
         if not self.prior_in_critic:
             return value
-        log_prior = self.reference.log_prob(z)
-        # elsewhere the look would stall the device
-        if z.device.type == "cpu" and log_prior.isinf().any():
-            raise ValueError(
-                f"{log_prior.isinf().sum().item()} of {len(z)} codes lie where the prior's density "
-                "is zero, so their KL is infinite; give the encoder an output that stays inside "
-                "(a tanh, for a box), or choose a prior that is positive everywhere"
-            )
-        return value - log_prior
+        return value - _positive(self.reference.log_prob(z))
 
     def kl_estimate(self, x: Tensor, z: Tensor, r: DiagonalGaussian | None = None) -> Tensor:
         """What the critic says of log q(z|x) - log p(z), ``(n,)`` in nats; its mean is the KL.
 
         Differentiable in z.  With adaptive contrast r is r(z|x), made by `contrast` if not given.
+
+        Raises:
+            ValueError: as `critic_value`.
         """
         if not self.adaptive_contrast:
             return self.critic_value(x, z)
         r = self.contrast(x) if r is None else r
         ratio = self.critic_value(x, self.normalise(z, r))
-        return ratio + r.log_prob(z) - self.prior.log_prob(z)
+        return ratio + r.log_prob(z) - _positive(self.prior.log_prob(z))
 
     @torch.no_grad()
     def contrast(
@@ -263,25 +258,7 @@ class AVB(Autoencoder):
             f"annealing_steps={self.annealing_steps}, critic_turns={self.critic_turns}"
         )
 
-    def _check_settings(self, noise_dim: int | None, encoder: nn.Module | None) -> None:
-        if encoder is not None:
-            takes = getattr(encoder, "noise_dim", None)
-            if takes is None:
-                raise TypeError(
-                    f"the encoder is a {type(encoder).__name__} without noise_dim; AVB needs one "
-                    "that takes noise (tutor.noise_encoders), for a Gaussian encoder use VAE"
-                )
-            if takes < 1:
-                raise ValueError(f"the encoder has noise_dim={takes}; without noise q is a point")
-            if noise_dim not in (None, takes):
-                raise ValueError(
-                    f"noise_dim is {noise_dim}, the encoder takes {takes}; leave noise_dim= out"
-                )
-            if getattr(encoder, "latent_dim", self.latent_dim) != self.latent_dim:
-                raise ValueError(
-                    f"the encoder makes codes of {encoder.latent_dim} dimensions, the prior has "
-                    f"{self.latent_dim}; give latent_dim={encoder.latent_dim}"
-                )
+    def _check_settings(self) -> None:
         needs_density = self.prior_in_critic or self.adaptive_contrast
         if needs_density and not callable(getattr(self.prior, "log_prob", None)):
             why = "adaptive contrast" if self.adaptive_contrast else "prior_in_critic=True"
@@ -299,3 +276,15 @@ class AVB(Autoencoder):
             raise ValueError(f"critic_turns is {self.critic_turns}; without a turn T never learns")
         if self.annealing_steps < 0:
             raise ValueError(f"annealing_steps is {self.annealing_steps}; expected 0 or more")
+
+
+def _positive(log_prior: Tensor) -> Tensor:
+    """The prior's log-density at codes, refused where the density is zero."""
+    # elsewhere the look would stall the device
+    if log_prior.device.type == "cpu" and log_prior.isinf().any():
+        raise ValueError(
+            f"{log_prior.isinf().sum().item()} of {len(log_prior)} codes lie where the prior's "
+            "density is zero, so their KL is infinite; give the encoder an output that stays "
+            "inside (a tanh, for a box), or choose a prior that is positive everywhere"
+        )
+    return log_prior

@@ -11,8 +11,14 @@ from torch.nn import functional
 
 from tutor.game import Turn, evaluating
 from tutor.likelihoods import BernoulliLikelihood, GaussianLikelihood
-from tutor.models.adversarial import discriminator_loss, generator_loss, r1_penalty
+from tutor.models.adversarial import (
+    discriminator_loss,
+    generator_loss,
+    logit_each,
+    r1_penalty,
+)
 from tutor.models.autoencoder import Autoencoder
+from tutor.models.labels import checked_labels
 from tutor.nets import mlp, mlp_decoder, mlp_encoder
 
 
@@ -149,11 +155,11 @@ class ClusteringAAE(Autoencoder):
 
     def discriminate_label(self, y: Tensor) -> Tensor:
         """Logit that a row ``(n, classes)`` is a one-hot draw of the categorical prior."""
-        return self.label_discriminator(y).squeeze(-1)
+        return logit_each(self.label_discriminator(y), len(y))
 
     def discriminate_style(self, z: Tensor) -> Tensor:
         """Logit that a style ``(n, latent_dim)`` was drawn from its prior."""
-        return self.style_discriminator(z).squeeze(-1)
+        return logit_each(self.style_discriminator(z), len(z))
 
     def draw_labels(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n one-hot draws of the categorical prior, ``(n, classes)``."""
@@ -272,29 +278,3 @@ def discriminator_turn(
     return Turn(
         player, loss.mean(), real=real_logit.sigmoid().mean(), fake=fake_logit.sigmoid().mean()
     )
-
-
-def checked_labels(labels: Tensor, classes: int) -> Tensor:
-    """The labels, if each is the number of a class.
-
-    Raises:
-        TypeError: if labels are not whole numbers, ``torch.int64``.
-        ValueError: if labels are not ``(n,)``, or one is outside 0 .. classes - 1.
-    """
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        given = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(
-            f"labels are {given}; expected a tensor of whole numbers, torch.int64: "
-            "give torch.as_tensor(labels).long()"
-        )
-    if labels.dim() != 1:
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}; expected (n,), the number of a class each"
-        )
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
-        raise ValueError(
-            f"labels hold {outside[0].item()}; this model's classes are 0 to {classes - 1}: "
-            "leave out images without a class, or build the model with classes= of your data"
-        )
-    return labels

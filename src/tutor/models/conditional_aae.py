@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from tutor.game import Turn, evaluating
 from tutor.likelihoods import BernoulliLikelihood, GaussianLikelihood
-from tutor.models.adversarial import generator_loss
+from tutor.models.adversarial import generator_loss, logit_each
 from tutor.models.autoencoder import Autoencoder
-from tutor.models.clustering_aae import checked_labels, discriminator_turn
+from tutor.models.clustering_aae import discriminator_turn
+from tutor.models.labels import checked_labels, images_and_labels
 from tutor.nets import mlp, mlp_decoder, mlp_encoder
 from tutor.posteriors import Deterministic
 
@@ -104,7 +105,7 @@ class ConditionalAAE(Autoencoder):
         }
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Iterator[Turn]:
-        x, labels = self._checked(batch)
+        x, labels = images_and_labels(batch, self.classes)
         # Reconstruction phase.
         z = self.encode(x).rsample()  # (n, latent_dim)
         reconstruction = -self.decode(z, labels).log_prob(x)  # (n,)
@@ -117,7 +118,7 @@ class ConditionalAAE(Autoencoder):
 
     def discriminate(self, z: Tensor) -> Tensor:
         """Logit that a style ``(n, latent_dim)`` was drawn from the prior: ``(n,)``."""
-        return self.discriminator(z).squeeze(-1)
+        return logit_each(self.discriminator(z), len(z))
 
     def encode(self, x: Tensor) -> Deterministic:
         """The style of images ``(n, C, H, W)``: one code each.
@@ -171,17 +172,6 @@ class ConditionalAAE(Autoencoder):
         """Decoder means at the styles of x, given the labels ``(n,)``; same shape as x."""
         with evaluating(self):
             return self.decode(self.encode(x).mean, labels).mean
-
-    def _checked(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            given = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else "images alone"
-            raise TypeError(
-                f"the batch has {given}; expected (images, labels): train on dataset.labelled()"
-            )
-        x, labels = batch
-        if len(x) != len(labels):
-            raise ValueError(f"{len(x)} images have {len(labels)} labels; expected one each")
-        return x, checked_labels(labels, self.classes)
 
     def extra_repr(self) -> str:
         return (

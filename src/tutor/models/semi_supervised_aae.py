@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tutor.game import Turn
-from tutor.models.clustering_aae import ClusteringAAE, checked_labels
+from tutor.models.clustering_aae import ClusteringAAE
+from tutor.models.labels import checked_labels
 
 
 class SemiSupervisedAAE(ClusteringAAE):
