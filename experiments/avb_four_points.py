@@ -24,6 +24,7 @@ from torch.optim import Adam
 
 import tutor
 from experiments.record import ROOT, origin, save_rows
+from experiments.runs import same_settings
 from tutor import pretrained
 from tutor.checkpoints import write_atomically
 from tutor.data import four_points
@@ -258,6 +259,16 @@ def collect() -> None:
 
 
 def main(*which: str) -> None:
+    same_settings(
+        OUT,
+        steps=STEPS,
+        batch_size=BATCH,
+        rate=RATE,
+        arguments=ARGUMENTS,
+        networks=NETWORKS,
+        draws=DRAWS,
+        cells=CELLS,
+    )
     if which:
         run(which[0], int(which[1]))
     else:
@@ -270,4 +281,5 @@ def main(*which: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    which, sys.argv[1:] = sys.argv[1:], []  # the command stored with the rows makes them all
+    main(*which)

@@ -24,6 +24,7 @@ from torch.optim import Adam
 
 import tutor
 from experiments.record import ROOT, save_rows
+from experiments.runs import same_settings
 from tutor.checkpoints import write_atomically
 from tutor.critics import BilinearCritic
 from tutor.metrics import ais, elbo, exact_elbo, quadrature, sampled_density
@@ -170,8 +171,10 @@ def collect() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if len(sys.argv) > 1:
-        run(int(sys.argv[1]), sys.argv[2])
+    same_settings(OUT, steps=STEPS, batch_size=BATCH, rate=RATE, hidden=HIDDEN, seed=SEED)
+    which, sys.argv[1:] = sys.argv[1:], []  # the command stored with the rows makes them all
+    if which:
+        run(int(which[0]), which[1])
     else:
         for d, m in RUNS:
             if not (OUT / f"{m}_{d}.json").exists():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import tutor
+from experiments.runs import same_settings
 from tutor.energies import Energy
 from tutor.game import Model
 from tutor.metrics import energy_distance, noise_floor, sliced_wasserstein
@@ -36,7 +37,7 @@ def train(
     """The trained model, and draws from it at every stop; a finished run is read back."""
     model = build(method, energy, seed)
     folder = folder / f"{method.replace(' ', '_')}-seed{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+    same_settings(folder, batch_size=BATCH, stops=STOPS, rate_and_beta1=RATES)
     found = {}
     for begin, end in pairwise((0, *STOPS)):
         kept = folder / f"draws{end}.pt"
