@@ -77,7 +77,7 @@ class Recorded(AAE):
 
     def note(self) -> None:
         with tutor.game.evaluating(self):
-            self.frames.append(self.encode(self.images).mean)
+            self.frames.append(self.encode(self.images.to(self.device)).mean.cpu())
 
 
 def moments() -> list[int]:

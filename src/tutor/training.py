@@ -52,7 +52,9 @@ def fit(
         model: an `nn.Module` with ``players`` and ``step`` (see `tutor.Model`).  It is trained in
             place and left on ``device``.  While it trains, all its modules are in training mode
             (the statistics of a frozen BatchNorm move as well); afterwards each is as it was.
-        dataset: a `tutor.data.Dataset`, or a float tensor whose rows are the examples.
+        dataset: a `tutor.data.Dataset`, or a float tensor whose rows are the examples; or another
+            source (``len``, ``take(index)``, ``to(device)``), such as `tutor.data.Labelled`.  What
+            ``take`` returns, a tensor or a tuple of tensors, is the batch that ``step`` is given.
         steps: rounds in all.  A resumed run counts those it has already done.
         batch_size: examples a round.  Batches walk through shuffled copies of the whole data
             set, one after another; no example is left out.
