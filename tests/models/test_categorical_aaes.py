@@ -254,6 +254,23 @@ def test_the_label_reaches_the_conditional_decoder():
     assert out.allclose(weight[:, 1] + 2 * weight[:, CLASSES])
 
 
+@pytest.mark.parametrize("by_class", [False, True])
+def test_the_label_reaches_the_discriminator_only_by_class(by_class):
+    """With a discriminator that is the sum of all it sees, the label adds exactly one."""
+    seen = 2 + CLASSES * by_class
+    judge = Recorder([1.0] * seen)
+    encoder = constant([7.0, -3.0])
+    model = build(ConditionalAAE, by_class=by_class, encoder=encoder, discriminator=judge)
+    *_, generator = model.step((images(), LABELS))
+    want = softplus(-(7.0 - 3.0 + by_class))
+    assert generator.loss.item() == pytest.approx(want, rel=1e-5)
+    shown = judge.seen[-1]
+    assert shown.shape == (5, seen)
+    assert torch.equal(shown[:, -2:], torch.tensor([[7.0, -3.0]]).expand(5, 2))
+    if by_class:
+        assert torch.equal(shown[:, :CLASSES], torch.eye(3)[LABELS])
+
+
 # -- what one does with a trained model ----------------------------------------------------
 
 

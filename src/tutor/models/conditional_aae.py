@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,9 +28,13 @@ class ConditionalAAE(Autoencoder):
     All images are labelled.  The class is there for free, and a style of few dimensions has no
     room to say it again: with the label fixed, z varies the handwriting; with z fixed, the label
     changes the digit.  Only the room keeps the class out of z, though: the discriminator compares
-    q(z) over all classes with the prior, so each class may still keep to a part of it.  A batch
-    is ``(images, labels)``, as ``dataset.labelled()`` gives.  Source: Makhzani et al. (arXiv
-    1511.05644), the supervised adversarial autoencoder that disentangles style and content.
+    q(z) over all classes with the prior, so each class may still keep to a part of it.  With
+    ``by_class=True`` the discriminator sees the label too, and asks of each class that it fills
+    the whole prior: q(z|y) to p(z), and then z says nothing about y.
+
+    A batch is ``(images, labels)``, as ``dataset.labelled()`` gives.  Source: Makhzani et al.
+    (arXiv 1511.05644), the supervised adversarial autoencoder that disentangles style and
+    content; ``by_class`` is ours.
 
     Args:
         latent_dim: dimensions of the style z.
@@ -39,10 +44,12 @@ class ConditionalAAE(Autoencoder):
         likelihood: ``"gaussian"`` (half the squared error over ``decoder_std`` squared, and a
             constant) or ``"bernoulli"``.
         decoder_std: of the Gaussian likelihood; 1 without it.
+        by_class: whether the discriminator sees the label beside the style.
         gradient_penalty: weight of the gradient penalty on the discriminator, 0 for none.
         encoder: module from images to ``(n, latent_dim)``.
         decoder: module from ``(n, classes + latent_dim)``, label first, to ``(n, C, H, W)``.
-        discriminator: module from ``(n, latent_dim)`` to logits ``(n, 1)``.
+        discriminator: module from ``(n, latent_dim)``, or with ``by_class`` from ``(n, classes +
+            latent_dim)``, to logits ``(n, 1)``.
 
     Raises:
         ValueError: for fewer than two classes, a negative penalty, a prior of another dimension
@@ -66,6 +73,7 @@ class ConditionalAAE(Autoencoder):
         image_shape: tuple[int, ...] = (1, 28, 28),
         likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
         decoder_std: float | None = None,
+        by_class: bool = False,
         gradient_penalty: float = 0.1,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -86,14 +94,12 @@ class ConditionalAAE(Autoencoder):
             raise ValueError(
                 f"gradient_penalty is {gradient_penalty}; expected a weight of 0 or more"
             )
-        self.classes, self.gradient_penalty = classes, gradient_penalty
-        inputs = classes + latent_dim
+        self.classes, self.by_class, self.gradient_penalty = classes, by_class, gradient_penalty
+        both, seen = classes + latent_dim, latent_dim + (classes if by_class else 0)
         self.encoder = mlp_encoder(self.image_shape, latent_dim) if encoder is None else encoder
-        self.decoder = mlp_decoder(inputs, self.image_shape) if decoder is None else decoder
+        self.decoder = mlp_decoder(both, self.image_shape) if decoder is None else decoder
         self.discriminator = (
-            nn.Sequential(*mlp([latent_dim, 256, 256, 1]))
-            if discriminator is None
-            else discriminator
+            nn.Sequential(*mlp([seen, 256, 256, 1])) if discriminator is None else discriminator
         )
 
     @property
@@ -113,12 +119,17 @@ class ConditionalAAE(Autoencoder):
         # Regularisation phase: prior samples are real, codes are fake.
         z = self.encode(x).rsample()
         real = self.prior.sample((len(x),))
-        yield discriminator_turn("discriminator", self.discriminate, real, z, self.gradient_penalty)
-        yield Turn("generator", generator_loss(self.discriminate(z)).mean())
+        judge = partial(self.discriminate, labels=labels)
+        yield discriminator_turn("discriminator", judge, real, z, self.gradient_penalty)
+        yield Turn("generator", generator_loss(judge(z)).mean())
 
-    def discriminate(self, z: Tensor) -> Tensor:
-        """Logit that a style ``(n, latent_dim)`` was drawn from the prior: ``(n,)``."""
-        return logit_each(self.discriminator(z), len(z))
+    def discriminate(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Logit that a style ``(n, latent_dim)`` was drawn from the prior: ``(n,)``.
+
+        The labels ``(n,)`` are looked at only with ``by_class``.
+        """
+        seen = torch.cat([self._one_hot(labels, z), z], dim=1) if self.by_class else z
+        return logit_each(self.discriminator(seen), len(z))
 
     def encode(self, x: Tensor) -> Deterministic:
         """The style of images ``(n, C, H, W)``: one code each.
@@ -145,13 +156,17 @@ class ConditionalAAE(Autoencoder):
         """
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}; expected (n, {self.latent_dim})")
-        y = functional.one_hot(checked_labels(labels, self.classes), self.classes).to(z)
-        if len(y) != len(z):
-            raise ValueError(f"{len(z)} codes have {len(y)} labels; expected one each")
-        out = self.decoder(torch.cat([y, z], dim=1))
+        out = self.decoder(torch.cat([self._one_hot(labels, z), z], dim=1))
         if self.likelihood == "bernoulli":
             return BernoulliLikelihood(out)
         return GaussianLikelihood(out, self.decoder_std)
+
+    def _one_hot(self, labels: Tensor, z: Tensor) -> Tensor:
+        """One-hot rows to stand beside the codes z: ``(n, classes)``."""
+        y = functional.one_hot(checked_labels(labels, self.classes), self.classes).to(z)
+        if len(y) != len(z):
+            raise ValueError(f"{len(z)} codes have {len(y)} labels; expected one each")
+        return y
 
     def sample(
         self, n: int, *, labels: Tensor | None = None, generator: torch.Generator | None = None
@@ -175,6 +190,6 @@ class ConditionalAAE(Autoencoder):
 
     def extra_repr(self) -> str:
         return (
-            f"{super().extra_repr()}, classes={self.classes}, "
+            f"{super().extra_repr()}, classes={self.classes}, by_class={self.by_class}, "
             f"gradient_penalty={self.gradient_penalty}"
         )
