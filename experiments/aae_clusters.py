@@ -29,8 +29,8 @@ from tutor.models import ClusteringAAE
 from tutor.training import decay_after
 
 CLUSTERS, SEEDS = (16, 30), (0, 1, 2)
-STEPS, STYLE, PENALTY, LABEL_WEIGHT = 4_000, 5, 1.0, 1.0
-RATE = 1e-3  # with 3e-3 clusters were worse
+STEPS, STYLE, PENALTY = 3_000, 10, 1.0
+RATE, NOISE, DROPOUT = 1e-3, 0.6, 0.2  # at a rate of 3e-3 the clusters were worse
 OUT = ROOT / "build" / "experiments" / "aae_clusters"
 
 
@@ -41,8 +41,7 @@ def run(clusters: int, seed: int) -> dict[str, float | int]:
         STYLE,
         clusters=clusters,
         gradient_penalty=PENALTY,
-        label_weight=LABEL_WEIGHT,
-        encoder=encoder(clusters + STYLE),
+        encoder=encoder(clusters + STYLE, noise=NOISE, dropout=DROPOUT),
         decoder=decoder(clusters + STYLE),
         label_discriminator=discriminator(clusters),
         style_discriminator=discriminator(STYLE),
@@ -86,7 +85,8 @@ def main() -> None:
         hidden_units=WIDTH,
         style_dimensions=STYLE,
         gradient_penalty=PENALTY,
-        label_weight=LABEL_WEIGHT,
+        noise_on_pixels=NOISE,
+        dropout=DROPOUT,
         learning_rate=RATE,
         training_images=50_000,
     )

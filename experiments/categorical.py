@@ -36,9 +36,9 @@ class PixelNoise(nn.Module):
         return f"std={self.std}"
 
 
-def encoder(outputs: int, dropout: float = 0.0) -> nn.Sequential:
+def encoder(outputs: int, *, noise: float, dropout: float) -> nn.Sequential:
     """784-400-400 with noise on the pixels, batch normalisation, and dropout of hidden units."""
-    layers: list[nn.Module] = [nn.Flatten(), PixelNoise(0.3)]
+    layers: list[nn.Module] = [nn.Flatten(), PixelNoise(noise)]
     for inputs in (784, WIDTH):
         layers += [nn.Linear(inputs, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(WIDTH, outputs))
