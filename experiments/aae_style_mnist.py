@@ -1,7 +1,7 @@
 """The shipped style-and-content model: a `ConditionalAAE` on MNIST, small enough for a page.
 
-Two rows: with a discriminator that sees the style alone, as in the paper, and with one that sees the
-label too, which is the one that is shipped.  Measured on the test set: the squared error of a
+Two rows: with a discriminator that sees the style alone, as in the paper, and with one that sees
+the label too, which is the one that is shipped.  Measured on the test set: the squared error of a
 reconstruction, the match of the styles to their prior, and how much of the class is left in the
 style (the accuracy of nearest neighbours on it, in percent; always saying "1" gives 11).
 
