@@ -29,7 +29,7 @@ from tutor.models import ClusteringAAE
 from tutor.training import decay_after
 
 CLUSTERS, SEEDS = (16, 30), (0, 1, 2)
-STEPS, STYLE, PENALTY = 3_000, 10, 1.0
+STEPS, STYLE, PENALTY = 1_500, 10, 1.0
 RATE, NOISE, DROPOUT = 1e-3, 0.6, 0.2  # at a rate of 3e-3 the clusters were worse
 OUT = ROOT / "build" / "experiments" / "aae_clusters"
 

@@ -33,7 +33,7 @@ from tutor.models import ClusterHeadsAAE
 from tutor.training import decay_after
 
 MAPS = ((1_000, 10), (0, 20), (100, 10))  # labels, classes or clusters
-STEPS, PENALTY, THRESHOLD, LABELLED_BATCH, DROPOUT = 3_000, 1.0, 2.0, 50, 0.2
+STEPS, PENALTY, THRESHOLD, LABELLED_BATCH, DROPOUT = 1_500, 1.0, 2.0, 50, 0.2
 RATES, NOISES = {True: 3e-3, False: 1e-3}, {True: 0.3, False: 0.6}  # with labels, and without
 POINTS = 500
 OUT = ROOT / "build" / "experiments" / "aae_maps"

@@ -23,7 +23,7 @@ from tutor.metrics import parzen
 from tutor.models import AAE
 from tutor.training import decay_after
 
-STEPS, BATCH, PENALTY = 4_000, 100, 0.1
+STEPS, BATCH, PENALTY = 2_000, 100, 0.1
 CENTROIDS = 1_000
 OUT = ROOT / "build" / "experiments" / "aae_parzen"
 

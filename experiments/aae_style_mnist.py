@@ -21,7 +21,7 @@ from tutor.metrics import energy_distance
 from tutor.models import ConditionalAAE
 from tutor.training import decay_after
 
-STEPS, BATCH, STYLE, PENALTY, RATE = 4_000, 128, 4, 0.3, 2e-3
+STEPS, BATCH, STYLE, PENALTY, RATE = 3_000, 128, 4, 0.3, 2e-3
 SHAPE, HIDDEN = (1, 28, 28), (128, 128)
 NETWORKS = {
     "encoder": ["mlp_encoder", {"image_shape": SHAPE, "outputs": STYLE, "hidden": HIDDEN}],
