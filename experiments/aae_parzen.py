@@ -104,7 +104,6 @@ def main() -> None:
         ("training images", 1_000),
         ("training images, smeared", 10_000),
         ("training images, moved by one pixel", 10_000),
-        ("training images", 50_000),
     ]
     do_all(
         "aae_parzen",
