@@ -42,8 +42,9 @@ from tutor.metrics import (
     surgery,
     surgery_monte_carlo,
 )
-from tutor.models import VAE
+from tutor.models import AAE, VAE
 from tutor.posteriors import DiagonalGaussian
+from tutor.priors import UniformBox
 
 BOUNDS = [elbo, exact_elbo, iwae, quadrature]
 
@@ -355,3 +356,22 @@ def test_what_surgery_and_minibatches_refuse():
     )
     with pytest.raises(RuntimeError, match="did not settle"):
         surgery(needle)
+
+
+@pytest.mark.parametrize("metric", [elbo, iwae, quadrature, ais, exact_posterior, gaps])
+def test_a_prior_without_density(metric):
+    class Draws(nn.Module):
+        dim = 2
+
+        def sample(self, shape, *, generator=None):
+            return torch.randn(*shape, 2, generator=generator)
+
+    model = AAE(2, image_shape=SHAPE, likelihood="bernoulli", posterior="gaussian", prior=Draws())
+    with pytest.raises(TypeError, match="prior is a Draws without log_prob, and this metric needs"):
+        metric(model, torch.zeros(2, *SHAPE))
+
+
+def test_a_prior_with_an_edge_has_no_quadrature():
+    model = AAE(2, image_shape=SHAPE, likelihood="bernoulli", prior=UniformBox(2))
+    with pytest.raises(ValueError, match="UniformBox, is zero on part of the plane"):
+        quadrature(model, torch.zeros(2, *SHAPE))

@@ -13,13 +13,18 @@ __all__ = ["at_least_one", "evaluating", "on_model", "refuse_grey", "require"]
 
 
 def require(model: Any, *names: str) -> None:
-    """Raise TypeError unless the model is a module with these attributes."""
+    """Raise TypeError unless the model is a module with these, and its prior has a density."""
     missing = [name for name in names if not hasattr(model, name)]
     if missing or not isinstance(model, nn.Module):
         lacks = f"no {', '.join(missing)}" if missing else "no parameters of torch"
         raise TypeError(
             f"{type(model).__name__} has {lacks}; this metric needs an nn.Module with "
             f"{', '.join(names)} (see tutor.models.VAE)"
+        )
+    if "prior" in names and not callable(getattr(model.prior, "log_prob", None)):
+        raise TypeError(
+            f"the prior is a {type(model.prior).__name__} without log_prob, and this metric needs "
+            "its density; samples alone can be compared by tutor.metrics.energy_distance"
         )
 
 

@@ -51,7 +51,8 @@ def quadrature(model: nn.Module, x: Tensor, *, tolerance: float = 1e-3) -> Tenso
     Raises:
         TypeError: if the model or the images are of the wrong kind.
         ValueError: for more than two latent dimensions, grey images under a Bernoulli
-            likelihood, a wrong shape, or a tolerance that is not positive.
+            likelihood, a wrong shape, a tolerance that is not positive, or a prior whose density
+            is zero somewhere.
         RuntimeError: if the tolerance is not reached at spacing 1/512, if the posterior runs
             over the border of the grid, or if the decoder returns values that are not finite.
 
@@ -158,6 +159,11 @@ def _masses(model: nn.Module, x: Tensor, patch: Tensor, image: Tensor, per_axis:
     for first in range(0, len(patches), _TOGETHER):
         some = corners[first : first + _TOGETHER]
         likelihood, log_prior = _decode(model, (some.unsqueeze(1) + inside).reshape(-1, dim), x)
+        if log_prior.isneginf().any():  # no rule for smooth integrands copes with an edge
+            raise ValueError(
+                f"the density of the prior, a {type(model.prior).__name__}, is zero on part of the "
+                "plane, and the quadrature needs one that is smooth everywhere; use iwae"
+            )
         pairwise = PairwiseLogLikelihood(likelihood)
         for i in range(len(some)):
             rows = images[first + i]
