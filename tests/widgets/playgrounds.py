@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.widgets.figures import blobs
+from tests.widgets.figures import Visit, blobs
 from tutor.data import Dataset
 from tutor.metrics import energy_distance
 from tutor.priors import Gaussian, GaussianMixture, SwissRoll, UniformBox
@@ -43,7 +43,7 @@ def digits(n: int = 500) -> Dataset:
 def recording(prior, labels: Tensor, seed: int = 0, moments: int = 25) -> Recording:
     generator = torch.Generator().manual_seed(seed)
     n = len(labels)
-    centre = torch.randn(10, 2, generator=generator)[labels]
+    centre = torch.randn(11, 2, generator=generator)[labels]
     start = centre + 0.2 * torch.randn(n, 2, generator=generator)
     end = prior.sample((n,), generator=generator)
     order = torch.linspace(-1, 1, n).unsqueeze(1)
@@ -66,3 +66,48 @@ def recordings(n: int = 500, moments: int = 25) -> dict[str, Recording]:
 
 def playground(n: int = 500, moments: int = 25) -> PriorPlayground:
     return PriorPlayground(recordings(n, moments), images=digits(n)[:])
+
+
+class PlaygroundVisit(Visit):
+    """A page with a playground; leaving it checks that nothing was complained about or fetched."""
+
+    def __enter__(self) -> PlaygroundVisit:
+        wanted, self.figure = self.figure, False
+        super().__enter__()
+        if wanted:
+            self.page.wait_for_selector(".tutor-playground[data-theme]", timeout=30_000)
+            self.page.locator(".tutor-map").first.scroll_into_view_if_needed()
+            self.settle()
+        return self
+
+    def ask(self, what: str):
+        """The value of an expression in which `root` is the figure."""
+        return self.page.evaluate(
+            f"() => {{ const root = document.querySelector('.tutor-playground'); return {what}; }}"
+        )
+
+    def button(self, name: str):
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def choose(self, name: str) -> None:
+        """Another prior; the dots have arrived when this returns."""
+        self.button(name).click()
+        self.page.mouse.move(0, 0)
+        self.page.wait_for_function(
+            "(name) => document.querySelector('.tutor-playground').__state().prior === name",
+            arg=name,
+        )
+        self.page.wait_for_timeout(700)
+        self.settle()
+
+    def slide(self, moment: float) -> None:
+        self.page.locator(".tutor-playground input").first.fill(str(moment))
+        self.settle()
+
+    def decode(self, z: Tensor) -> Tensor:
+        return torch.tensor(
+            self.page.evaluate(
+                "(z) => z.map((v) => [...document.querySelector('.tutor-playground').__decode(v)])",
+                z.tolist(),
+            )
+        )

@@ -44,7 +44,8 @@ export function makeFlow(map, labels, names) {
     tags = plane.contours(g, show.contours.slice(-1));  // the outermost; on a thin prior all would blur
     if (!taste.samples) return;
     g.strokeStyle = ink.strong;
-    g.globalAlpha = 0.45;
+    g.globalAlpha = 0.6;
+    g.lineWidth = 1.25;
     g.beginPath();
     for (let i = 0; i < show.samples.length; i += 2) {
       const x = plane.toX(show.samples[i]), y = plane.toY(show.samples[i + 1]);

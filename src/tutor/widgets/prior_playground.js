@@ -421,6 +421,7 @@ async function render({ model, el }) {
   root.__codes = (i, k) => [...show.frames[k].subarray(2 * i, 2 * i + 2)];
   root.__where = (i) => [...flow.placed.subarray(2 * i, 2 * i + 2)];
   root.__z = () => [...z];
+  root.__drawn = () => sketch.points;
   root.__state = () => ({ prior: show.name, t, moments: last() + 1, energy: show.energy, training });
   return () => {
     stopFollowing();

@@ -189,8 +189,8 @@ class PriorPlayground(LiveFigure):
             steps: rounds of `tutor.fit`.
             moments: how many moments to record, beside the first.
             model: the model to train, with `drawn_prior` as its prior; by default a new
-                `tutor.models.AAE` for images of this shape.
-            **fit: more arguments for `tutor.fit`.
+                `tutor.models.AAE` for images of this shape, with the settings of the chapter.
+            **fit: more arguments for `tutor.fit`, such as ``batch_size``.
 
         Returns:
             the trained model.
@@ -200,6 +200,8 @@ class PriorPlayground(LiveFigure):
                 ``moments`` is not from 1 to ``steps``; also as `tutor.fit`.
         """
         from tutor.models import AAE
+        from tutor.nets import mlp_decoder, mlp_encoder
+        from tutor.training import decay_after
         from tutor.training import fit as play
 
         prior = self.drawn_prior()
@@ -209,7 +211,15 @@ class PriorPlayground(LiveFigure):
             raise ValueError(f"moments is {moments}; expected between 1 and steps={steps}")
         if model is None:
             shape = tuple(self._images.shape[1:])
-            model = AAE(2, prior=prior, image_shape=shape, penalty=0.1, discriminator_turns=2)
+            model = AAE(
+                2,
+                prior=prior,
+                image_shape=shape,
+                gradient_penalty=0.02,
+                encoder=mlp_encoder(shape, 2, hidden=(256, 256), dropout=0.2),
+                decoder=mlp_decoder(2, shape, hidden=(64, 64)),
+            )
+            fit = {"optimizer": _optimizers(), "schedule": decay_after(0.5)} | fit
         watched = Watched(model, self._images, steps, moments)
         play(watched, dataset, steps=steps, **fit)
         watched.look()
@@ -280,6 +290,19 @@ class PriorPlayground(LiveFigure):
             fontsize=7, labelcolor=INK, handletextpad=0.1, columnspacing=1.0,
         )  # fmt: skip
         return figure
+
+
+def _optimizers() -> dict[str, Any]:
+    """Adam for each player of an AAE; the two of the game remember less of the past."""
+
+    def adam(betas: tuple[float, float]) -> Any:
+        return lambda parameters: torch.optim.Adam(parameters, lr=1e-3, betas=betas)
+
+    return {
+        "autoencoder": adam((0.9, 0.999)),
+        "discriminator": adam((0.5, 0.99)),
+        "generator": adam((0.5, 0.99)),
+    }
 
 
 class Watched(nn.Module):

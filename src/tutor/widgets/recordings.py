@@ -208,7 +208,9 @@ def pack_decoder(name: str, recording: Recording) -> tuple[dict[str, Any], bytes
                 f"the decoder of {name!r} returns shape {tuple(wanted.shape)} for {len(z)} codes; "
                 "expected images (n, 1 or 3, H, W)"
             )
-        spec, weights = export_decoder(network, 2, tuple(wanted.shape[1:]), sigmoid=logits, bits=BITS)
+        spec, weights = export_decoder(
+            network, 2, tuple(wanted.shape[1:]), sigmoid=logits, bits=BITS
+        )
     difference = (run(spec, weights, z.cpu()) - wanted).abs().max().item()
     if not difference < 0.5 / 255:
         raise ValueError(
