@@ -59,18 +59,19 @@ def run(clusters: int, seed: int) -> dict[str, float | int]:
         progress=False,
     )
     with evaluating(model):
-        q = model.encode(test[:]).y
-    return errors(q, test.labels)
+        logits = model.encode(test[:]).logits
+    return errors(logits, test.labels)
 
 
-def errors(q: torch.Tensor, labels: torch.Tensor) -> dict[str, float | int]:
+def errors(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float | int]:
     """The three errors of q(y|x), in percent; how sure it is, and how many clusters it uses."""
-    found = q.argmax(1)
+    log_q = logits.double().log_softmax(1)  # in float32 the surest points would all be at 1
+    found = log_q.argmax(1)
     return {
-        "test_error_percent": 100 * clustering_error(q, labels).item(),
+        "test_error_percent": 100 * clustering_error(log_q, labels).item(),
         "majority_error_percent": 100 * majority_error(found, labels).item(),
         "matched_error_percent": 100 * matched_error(found, labels).item(),
-        "mean_confidence": q.max(1).values.mean().item(),
+        "mean_confidence": log_q.max(1).values.exp().mean().item(),
         "used_clusters": len(found.unique()),
     }
 

@@ -68,11 +68,11 @@ def run(labels: int, classes: int) -> dict[str, Any]:
         progress=False,
     )
     with evaluating(model):
-        q, codes = model.encode(test[:]).y, model.map(test[:POINTS])
+        logits, codes = model.encode(test[:]).logits, model.map(test[:POINTS])
     if labels:
-        measured = {"test_error_percent": percent(q.argmax(1) != test.labels)}
+        measured = {"test_error_percent": percent(logits.argmax(1) != test.labels)}
     else:
-        measured = errors(q, test.labels)
+        measured = errors(logits, test.labels)
     return {
         **measured,
         "heads_horizontal": _short(model.heads.weight[0]),
