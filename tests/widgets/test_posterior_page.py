@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 
@@ -139,28 +140,49 @@ def test_time_between_two_frames_is_halfway(on_disk):
         assert dark(on_disk, on_disk.panel(), z) is drawn, deviations
 
 
+def processor_seconds() -> float:
+    """Processor time so far of all processes that this one has started, the browser's among them.
+
+    Unlike the clock on the wall it does not count what other programs do in the meantime.
+    """
+    used, parent = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = int(stat.parent.name), stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has just ended
+            continue
+        parent[pid], used[pid] = int(rest[1]), int(rest[11]) + int(rest[12])
+
+    def ours(pid: int) -> bool:
+        return pid in parent and (parent[pid] == os.getpid() or ours(parent[pid]))
+
+    return sum(t for pid, t in used.items() if ours(pid)) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to read times from")
 def test_a_frame_takes_less_than_a_sixtieth_of_a_second(on_disk, capsys):
-    times = on_disk.root(
-        """(root) => {
-          const times = [], one = new OffscreenCanvas(1, 1);
-          const g = one.getContext("2d", { willReadFrequently: true });
-          for (let i = 0; i < 120; i++) {
-            const start = performance.now();
-            root.__paint((i % 40) / 10);
-            // reading a pixel waits until all is painted
-            for (const c of root.querySelectorAll(".tutor-panel-map")) g.drawImage(c, 0, 0, 1, 1);
-            g.getImageData(0, 0, 1, 1);
-            times.push(performance.now() - start);
-          }
-          return times.sort((a, b) => a - b);
-        }"""
-    )
+    rounds = []
+    for _ in range(3):
+        before = processor_seconds()
+        on_disk.root(
+            """(root) => {
+              const g = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+              const canvases = root.querySelectorAll(".tutor-panel-map");
+              for (let i = 0; i < 80; i++) {
+                root.__paint((i % 40) / 10);
+                // reading a pixel waits until all is painted
+                for (const c of canvases) g.drawImage(c, 0, 0, 1, 1);
+                g.getImageData(0, 0, 1, 1);
+              }
+            }"""
+        )
+        rounds.append(1000 * (processor_seconds() - before) / 80)
     with capsys.disabled():
         print(
-            f"\nposterior viewer, all points, two panels of {on_disk.panel().shape[1]} pixels: "
-            f"median {times[60]:.1f} ms, 95 % under {times[114]:.1f} ms"
+            f"\nposterior viewer, all points, two panels of {on_disk.panel().shape[1]} pixels, "
+            f"no graphics card: {min(rounds):.1f} ms of processor time a frame"
         )
-    assert times[0] < 16  # the quickest, because other programs may hold the processor
+    assert min(rounds) < 16
 
 
 # -- choosing and scrubbing -------------------------------------------------------------------
