@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 import tutor
-from experiments.aae_priors import BATCH, STEPS
-from experiments.aae_supervised import build, measure, train
+from experiments.aae_supervised import BATCH, STEPS, build, measure, train
 from experiments.runs import do_all
 from tutor.data import UNKNOWN, SemiSupervised, few_labels
 
