@@ -290,6 +290,27 @@ def test_training_is_repeatable():
     assert torch.equal(*draws)
 
 
+# -- the stored runs -----------------------------------------------------------------------
+
+
+def test_stored_avb_is_closer_to_the_posterior_than_both_gaussians():
+    """What the chapter says of Eight Schools, for every seed and every distance that sees it."""
+    table = tutor.pretrained.results("eight_schools")
+    floors = table.attrs["floors"]
+    by_method = table.groupby("method")
+    assert (by_method.size()[["mean field", "full rank", "AVB"]] == 3).all()
+    measures = ["sliced_wasserstein", "energy_distance", "plane_sliced_wasserstein", "kl_log_tau"]
+    for name in measures:
+        avb = by_method.get_group("AVB")[name]
+        gaussians = table[table["method"].isin(["mean field", "full rank"])][name]
+        assert avb.max() < gaussians.min()
+        limit = floors[name]["mean"] + 3 * floors[name]["std"]
+        assert avb.max() < limit < gaussians.min()
+    # A Gaussian's gap is its KL to the posterior: positive, and smaller at full rank.
+    gap = by_method["gap"].mean()
+    assert 0 < gap["full rank"] < gap["mean field"]
+
+
 # -- the yardstick of the experiment -------------------------------------------------------
 
 
