@@ -248,6 +248,7 @@ async function render({ model, el }) {
       flow.use(show, !still.matches);
       t = 0;
     }
+    if (sketch.full) say("The plane is full. Clear it to draw on.");
     showAll();
     tellPython();
   }

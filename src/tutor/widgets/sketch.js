@@ -13,7 +13,6 @@ export function makeSketch(thickness) {
     thickness,
     get points() { return points; },
     get full() { return points.length >= MOST; },
-    put(a, b) { add(a, b); },                          // a stroke begins
     // The pen has come to (a, b): points along the way, however far it jumped.
     draw(a, b) {
       if (!last) return add(a, b);
