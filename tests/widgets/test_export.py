@@ -96,3 +96,20 @@ def test_nan_weights_are_refused():
     nn.init.constant_(layer.bias, float("nan"))
     with pytest.raises(ValueError, match=r"decoder layer 0 holds NaN"):
         export_decoder(nn.Sequential(layer, nn.Unflatten(1, (1, 2, 2))), 2, (1, 2, 2))
+
+
+def test_fewer_bits_are_coarser_and_out_of_range_refused():
+    decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
+    z = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = decoder(z)
+    off = {}
+    for bits in (8, 16):
+        spec, weights = export_decoder(decoder, 2, (1, 4, 4), bits=bits)
+        off[bits] = (run(spec, weights, z) - wanted).abs().max().item()
+        # two weights below 0.71, each off by at most half of 0.71 / (2**(bits - 1) - 1), times |z|
+        assert off[bits] < 0.71 / (2 ** (bits - 1) - 1) / 2 * z.abs().sum(1).max() + 1e-6
+    assert off[8] > 20 * off[16]
+    for bits in (1, 17):
+        with pytest.raises(ValueError, match=f"bits is {bits}"):
+            export_decoder(decoder, 2, (1, 4, 4), bits=bits)
