@@ -58,7 +58,7 @@ def make(dim: int, method: str) -> AVB | VAE:
     )
 
 
-def train(dim: int, method: str) -> tuple[AVB | VAE, float]:
+def train(dim: int, method: str) -> tuple[AVB | VAE, float | None]:
     torch.manual_seed(SEED)
     model = make(dim, method)
     adam = partial(Adam, lr=RATE, betas=(0.9 if method == "vae" else 0.5, 0.999), fused=True)
@@ -75,7 +75,8 @@ def train(dim: int, method: str) -> tuple[AVB | VAE, float]:
         progress=False,
     )
     print(history.iloc[:: max(1, len(history) // 8)].round(2).to_string(), flush=True)
-    return model.eval(), history.attrs.get("seconds", math.nan)
+    whole = history.attrs["steps"] == STEPS  # a resumed run has not timed all of it
+    return model.eval(), history.attrs["seconds"] if whole else None
 
 
 def bound(model: AVB | VAE, x: Tensor, samples: int) -> Tensor:
