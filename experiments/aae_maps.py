@@ -33,8 +33,8 @@ from tutor.models import ClusterHeadsAAE
 from tutor.training import decay_after
 
 MAPS = ((1_000, 10), (0, 20), (100, 10))  # labels, classes or clusters
-STEPS, PENALTY, THRESHOLD, LABELLED_BATCH, DROPOUT = 1_500, 1.0, 2.0, 50, 0.2
-RATES, NOISES = {True: 3e-3, False: 1e-3}, {True: 0.3, False: 0.6}  # with labels, and without
+STEPS, PENALTY, THRESHOLD, LABELLED_BATCH, NOISE = 2_000, 1.0, 2.0, 50, 0.3
+RATES, DROPOUT = {True: 3e-3, False: 1e-3}, {True: 0.2, False: 0.0}  # with labels, and without
 POINTS = 500
 OUT = ROOT / "build" / "experiments" / "aae_maps"
 
@@ -47,7 +47,7 @@ def run(labels: int, classes: int) -> dict[str, Any]:
         classes=classes,
         threshold=THRESHOLD,
         gradient_penalty=PENALTY,
-        encoder=encoder(classes + 2, noise=NOISES[labels > 0], dropout=DROPOUT),
+        encoder=encoder(classes + 2, noise=NOISE, dropout=DROPOUT[labels > 0]),
         decoder=decoder(2),
         label_discriminator=discriminator(classes),
         style_discriminator=discriminator(2),
@@ -98,8 +98,8 @@ def main() -> None:
         hidden_units=WIDTH,
         gradient_penalty=PENALTY,
         threshold=THRESHOLD,
-        dropout=DROPOUT,
-        noise_on_pixels={"with labels": NOISES[True], "without": NOISES[False]},
+        noise_on_pixels=NOISE,
+        dropout={"with labels": DROPOUT[True], "without": DROPOUT[False]},
         learning_rates={"with labels": RATES[True], "without": RATES[False]},
         seed=0,
         training_images=50_000,
