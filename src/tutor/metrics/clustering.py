@@ -18,8 +18,9 @@ def clustering_error(scores: Tensor, labels: Tensor) -> Tensor:
     at, so a cluster is named after its purest member, not after most of its members: the error
     is at least that of `majority_error`.  Where several points have the largest score the first of
     them counts.  In float32 sure points all round to 1, so give probabilities in float64, or better
-    their logarithms: ``logits.double().log_softmax(1)``.  Source: Makhzani et al.
-    (arXiv 1511.05644), the section on unsupervised clustering.
+    their logarithms: ``logits.double().log_softmax(1)``.
+    Book equation: clustering-error.  Source: Makhzani et al. (arXiv 1511.05644), the section on
+    unsupervised clustering.
 
     Args:
         scores: q(y|x), ``(n, clusters)``; log-probabilities will do, but raw logits won't: they

@@ -31,6 +31,7 @@ def parzen_log_prob(x: Tensor, samples: Tensor, bandwidth: float) -> Tensor:
 
     ``log 1/m sum_j N(x; s_j, bandwidth^2 I)``
 
+    Book equation: parzen-window.
     Computed in float64, in blocks: memory stays small whatever n and m.
 
     Args:

@@ -43,8 +43,8 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
     equal distributions that mean is 0 and most estimates are slightly negative: the floor to
     compare with is the ``std`` of `noise_floor`, not its ``mean``.  (With the pairs of a point
     and itself left in, n points against n, the estimate would be higher by the sum of the two
-    average distances within a sample, over n.)  Source: Székely & Rizzo (2013), Energy
-    statistics: a class of statistics based on distances.
+    average distances within a sample, over n.)  Book equations: energy-distance, energy-bias.
+    Source: Székely & Rizzo (2013), Energy statistics: a class of statistics based on distances.
 
     Args:
         x: points ``(n, dim)``, one a row.
@@ -86,8 +86,9 @@ def sliced_wasserstein(
     ``W_1 = 1/n sum_i |a_(i) - b_(i)|``.  The expectation is a mean over random directions.  It is
     positive even between samples of one distribution; see `noise_floor`.  A shift by v gives
     ``E|<theta, v>| = |v| Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2))``, less than the ``|v|`` of
-    unsliced transport.  Source: Rabin, Peyré, Delon & Bernot (2011) and Bonneel, Rabin, Peyré &
-    Pfister (2015), Sliced and Radon Wasserstein barycenters of measures, who take W_2.
+    unsliced transport.  Book equation: sliced-wasserstein.  Source: Rabin, Peyré, Delon & Bernot
+    (2011) and Bonneel, Rabin, Peyré & Pfister (2015), Sliced and Radon Wasserstein barycenters of
+    measures, who take W_2.
 
     Args:
         x: points ``(n, dim)``, one a row.
@@ -130,8 +131,8 @@ def classifier_two_sample(
     the classifier cannot tell them apart, 1 that it always can.  Both halves hold as many points
     of x as of y, so the expected accuracy between equal distributions is exactly 0.5; its
     standard error is then ``0.5 / sqrt(N_test)``.  x and y must be independent: a point that is
-    in both pulls the accuracy below 0.5.  Distances are Euclidean in the units given.  Source:
-    Lopez-Paz & Oquab (arXiv 1610.06545).
+    in both pulls the accuracy below 0.5.  Distances are Euclidean in the units given.
+    Book equation: best-accuracy.  Source: Lopez-Paz & Oquab (arXiv 1610.06545).
 
     Args:
         x: points ``(n, dim)``, one a row.

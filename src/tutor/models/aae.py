@@ -35,7 +35,8 @@ class AAE(Autoencoder):
     Any prior that can be sampled will do.  With ``supervised=True`` the discriminator also sees
     the label and every class goes to its own part of the prior; a batch is then
     ``(images, labels)``, as `tutor.data.Dataset.labelled` gives, and images with label -1 are
-    compared with the whole prior.  Source: Makhzani et al. (arXiv 1511.05644), figures 1 and 3.
+    compared with the whole prior.  Book equations: aae-objective, conditional-js, partial-labels.
+    Source: Makhzani et al. (arXiv 1511.05644), figures 1 and 3.
 
     Args:
         latent_dim: number of latent dimensions.

@@ -35,7 +35,8 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """``-log D(z') - log(1 - D(z))`` for pairs of a prior sample z' and a code z, from logits.
 
     With ``D = sigmoid(logit)`` this is ``softplus(-real) + softplus(fake)``.  Its mean is smallest
-    for ``D = p / (p + q)``, where it is ``2 log 2 - 2 JS(p, q)``.  Source: Goodfellow et al.
+    for ``D = p / (p + q)``, where it is ``2 log 2 - 2 JS(p, q)``.  Book equations: code-js,
+    code-discriminator.  Source: Goodfellow et al.
     (arXiv 1406.2661), equation 1.
 
     Args:
@@ -69,7 +70,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     Added to the discriminator's loss on prior samples (and here on codes too), it asks for a
     discriminator without slope where the samples lie, which is what equal distributions call for.
 
-    Source: Mescheder, Geiger & Nowozin (arXiv 1801.04406), equations 9 (R1) and 10 (R2).
+    Book equation: r1-penalty.  Source: Mescheder, Geiger & Nowozin (arXiv 1801.04406), equations
+    9 (R1) and 10 (R2).
 
     Args:
         discriminator: logits ``(n,)`` of codes ``(n, dim)``, each a function of its own code.

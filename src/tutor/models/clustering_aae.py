@@ -50,7 +50,8 @@ class ClusteringAAE(Autoencoder):
     Nobody gives labels.  The label discriminator tells one-hot draws of the categorical prior
     (real) from the rows q(y|x) (fake): to deceive it the encoder must decide for one cluster an
     image, and use all clusters equally often.  What varies within a cluster is left to the style.
-    Source: Makhzani et al. (arXiv 1511.05644), the section on unsupervised clustering.
+    Book equation: cluster-information.  Source: Makhzani et al. (arXiv 1511.05644), the section
+    on unsupervised clustering.
 
     Args:
         latent_dim: dimensions of the style z.

@@ -30,7 +30,7 @@ class ConditionalAAE(Autoencoder):
     changes the digit.  Only the room keeps the class out of z, though: the discriminator compares
     q(z) over all classes with the prior, so each class may still keep to a part of it.  With
     ``by_class=True`` the discriminator sees the label too, and asks of each class that it fills
-    the whole prior: q(z|y) to p(z), and then z says nothing about y.
+    the whole prior: q(z|y) to p(z), and then z says nothing about y.  Book equation: style-leak.
 
     A batch is ``(images, labels)``, as ``dataset.labelled()`` gives.  Source: Makhzani et al.
     (arXiv 1511.05644), the supervised adversarial autoencoder that disentangles style and
