@@ -1,8 +1,4 @@
-"""Encoders and decoders as plain `nn.Sequential`\\ s.
-
-An encoder maps images ``(n, C, H, W)`` to the numbers that describe q(z|x); a decoder maps codes
-``(n, dim)`` to the numbers that describe p(x|z), shaped like the images.
-"""
+"""Fully connected encoders and decoders as plain `nn.Sequential`\\ s."""
 
 from __future__ import annotations
 

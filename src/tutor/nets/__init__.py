@@ -1,0 +1,9 @@
+"""Encoders, decoders and discriminators of the papers, one file a family, as plain modules.
+
+An encoder maps images ``(n, C, H, W)`` to the numbers that describe q(z|x); a decoder maps codes
+``(n, dim)`` to the numbers that describe p(x|z), shaped like the images.
+"""
+
+from tutor.nets.plain import mlp, mlp_decoder, mlp_encoder
+
+__all__ = ["mlp", "mlp_decoder", "mlp_encoder"]
