@@ -5,5 +5,23 @@ An encoder maps images ``(n, C, H, W)`` to the numbers that describe q(z|x); a d
 """
 
 from tutor.nets.plain import mlp, mlp_decoder, mlp_encoder
+from tutor.nets.wae import (
+    KnownPriorDiscriminator,
+    celeba_decoder,
+    celeba_encoder,
+    wae_decoder,
+    wae_discriminator,
+    wae_encoder,
+)
 
-__all__ = ["mlp", "mlp_decoder", "mlp_encoder"]
+__all__ = [
+    "KnownPriorDiscriminator",
+    "celeba_decoder",
+    "celeba_encoder",
+    "mlp",
+    "mlp_decoder",
+    "mlp_encoder",
+    "wae_decoder",
+    "wae_discriminator",
+    "wae_encoder",
+]
