@@ -134,7 +134,7 @@ def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         )
     owned: dict[str, list[nn.Parameter]] = {}
     for name, modules in players.items():
-        if isinstance(modules, nn.Module | nn.Parameter):
+        if _alone(modules):
             modules = [modules]
         unique: dict[int, nn.Parameter] = {}
         for module in modules:
@@ -156,6 +156,23 @@ def player_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             "or freeze them with requires_grad_(False)"
         )
     return owned
+
+
+def player_networks(model: nn.Module) -> list[nn.Module]:
+    """The modules that the players list, each once; single parameters are left out.
+
+    Example:
+        >>> from tutor.models import AAE
+        >>> model = AAE()
+        >>> player_networks(model) == [model.encoder, model.decoder, model.discriminator]
+        True
+    """
+    listed = (m for own in model.players.values() for m in ([own] if _alone(own) else own))
+    return list(dict.fromkeys(m for m in listed if isinstance(m, nn.Module)))
+
+
+def _alone(own: object) -> bool:
+    return isinstance(own, nn.Module | nn.Parameter)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ from torch.optim import Adam, Optimizer
 from tutor.batches import BatchOrder, DataSource, as_source, fingerprint
 from tutor.checkpoints import Checkpoint
 from tutor.devices import private_stream, resolve_device
-from tutor.game import Turn, player_parameters
+from tutor.game import Turn, player_networks, player_parameters
 from tutor.history import History, Recorder
+from tutor.precision import networks_in
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
@@ -44,6 +45,7 @@ def fit(
     checkpoint_every: int = 500,
     optimizer: MakeOptimizer | Mapping[str, MakeOptimizer] | None = None,
     schedule: Schedule | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
     progress: bool = True,
 ) -> History:
     """Play ``steps`` rounds of the model's game and return what happened.
@@ -69,6 +71,9 @@ def fit(
         schedule: every learning rate is multiplied by ``schedule(t)``, where t runs from 0 to 1
             over the steps; `decay_after` makes the usual one.  Default: rates stay as they are.
             With a schedule, a run is resumed only with the ``steps`` it began with.
+        precision: ``"bf16"`` lets the players' networks compute in bfloat16; losses, gradients of
+            weights and the weights themselves stay float32.  About twice as fast where the
+            processor has the instructions (AVX-512 with bf16, or a recent GPU).
         progress: show a bar with the latest values.
 
     Returns:
@@ -78,7 +83,7 @@ def fit(
         ValueError: for steps or batch sizes that make no sense, or an optimiser for nobody.
         TypeError: for data that are not floats, a model that is not a game, or an optimiser that
             is not made by a function.
-        RuntimeError: where the device asked for does not exist.
+        RuntimeError: where the device asked for does not exist, or has no bfloat16.
         TrainingDiverged: when a loss or term is NaN or infinite.
         CheckpointError: when a checkpoint can't be written, or is damaged or another model's.
 
@@ -116,6 +121,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.callback(_put_back, modes)
         stack.enter_context(private_stream(where, seed))
+        stack.enter_context(networks_in(precision, player_networks(model), where))
         recorder = Recorder()
         start, saved = 0, None
         if checkpoint is not None:
@@ -123,6 +129,7 @@ def fit(
             run["data"] = fingerprint(data)
             if schedule is not None:  # the rates depend on how many steps there are in all
                 run["scheduled_steps"] = steps
+            run["precision"] = precision
             saved = stack.enter_context(Checkpoint(checkpoint, model, optimizers, where, run))
             start = saved.restore(recorder)
             if start > steps:
