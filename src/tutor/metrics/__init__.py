@@ -6,6 +6,14 @@ Every estimate stands beside its exact value wherever the latent space has one o
 from tutor.metrics.active import ActiveUnits, active_units
 from tutor.metrics.ais import AIS, ais
 from tutor.metrics.clustering import clustering_error, majority_error, matched_error
+from tutor.metrics.frechet import (
+    digit_features,
+    fid,
+    frechet_bias,
+    frechet_distance,
+    gaussian_frechet,
+    sharpness,
+)
 from tutor.metrics.gaps import Gaps, best_gaussian, gaps
 from tutor.metrics.likelihood import elbo, exact_elbo, iwae, log_likelihood
 from tutor.metrics.marginals import marginal_kl
@@ -58,11 +66,16 @@ __all__ = [
     "best_gaussian",
     "classifier_two_sample",
     "clustering_error",
+    "digit_features",
     "elbo",
     "energy_distance",
     "exact_elbo",
     "exact_posterior",
+    "fid",
+    "frechet_bias",
+    "frechet_distance",
     "gaps",
+    "gaussian_frechet",
     "iwae",
     "log_likelihood",
     "majority_error",
@@ -77,6 +90,7 @@ __all__ = [
     "prior_match",
     "quadrature",
     "sampled_density",
+    "sharpness",
     "sliced_wasserstein",
     "stratified_log_weights",
     "surgery",

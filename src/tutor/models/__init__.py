@@ -6,6 +6,7 @@ from tutor.models.beta_vae import BetaVAE
 from tutor.models.cluster_heads_aae import ClusterHeadsAAE
 from tutor.models.clustering_aae import CategoricalCode, ClusteringAAE
 from tutor.models.conditional_aae import ConditionalAAE
+from tutor.models.digit_classifier import DigitClassifier
 from tutor.models.energy_avb import EnergyAVB
 from tutor.models.gaussian_vb import GaussianVB
 from tutor.models.semi_supervised_aae import SemiSupervisedAAE
@@ -20,6 +21,7 @@ __all__ = [
     "ClusterHeadsAAE",
     "ClusteringAAE",
     "ConditionalAAE",
+    "DigitClassifier",
     "EnergyAVB",
     "GaussianVB",
     "SemiSupervisedAAE",
