@@ -124,6 +124,8 @@ def test_weights_have_the_paper_s_spread_and_wider_ones_in_narrow_networks():
     torch.manual_seed(0)
     for net, std in (
         (wae_discriminator(), 0.01),
+        (wae_discriminator(width=1024), 0.01),
+        (wae_discriminator(width=128), 0.01 * 2),
         (wae_encoder(width=32), 0.01 * 2),
         (wae_decoder(width=32), 0.01 * 2),
     ):
@@ -168,6 +170,8 @@ def test_bad_sizes_are_refused():
         wae_encoder(width=0)
     with pytest.raises(ValueError, match="width is 0"):
         wae_decoder(width=0)
+    with pytest.raises(ValueError, match="width is 0"):
+        wae_discriminator(width=0)
     with pytest.raises(ValueError, match="shorter side is 2, below the filters' 4"):
         wae_encoder((1, 2, 2))
     with pytest.raises(ValueError, match="2 doublings reach multiples of 4 only"):

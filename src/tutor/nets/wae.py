@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from tutor.nets.plain import mlp
 
-_PAPER_WIDTH, _PAPER_STD = 128, 0.01
-
 
 def wae_encoder(
     image_shape: tuple[int, int, int] = (1, 28, 28),
@@ -55,7 +53,7 @@ def wae_encoder(
         ]
         channels, sides = scale * width, [math.ceil(side / 2) for side in sides]
     layers += [nn.Flatten(), nn.Linear(channels * math.prod(sides), outputs)]
-    return _initialised(nn.Sequential(*layers), width)
+    return _initialised(nn.Sequential(*layers), 128 / width)
 
 
 def wae_decoder(
@@ -108,7 +106,7 @@ def wae_decoder(
     layers += [nn.ZeroPad2d((before, after) * 2), nn.Conv2d(first, channels, kernel_size)]
     if sigmoid:
         layers.append(nn.Sigmoid())
-    return _initialised(nn.Sequential(*layers), width)
+    return _initialised(nn.Sequential(*layers), 128 / width)
 
 
 def celeba_encoder(outputs: int = 64, *, width: int = 128) -> nn.Sequential:
@@ -144,11 +142,16 @@ def wae_discriminator(latent_dim: int = 8, *, width: int = 512) -> nn.Sequential
 
     512 units in each for MNIST, 1024 in the authors' configuration for CelebA.
 
+    Raises:
+        ValueError: for a width below 1.
+
     Example:
         >>> wae_discriminator(latent_dim=8)(torch.zeros(3, 8)).shape
         torch.Size([3, 1])
     """
-    return _initialised(nn.Sequential(*mlp([latent_dim, *[width] * 4, 1])), None)
+    if width < 1:
+        raise ValueError(f"width is {width}; a layer needs at least one unit")
+    return _initialised(nn.Sequential(*mlp([latent_dim, *[width] * 4, 1])), 512 / width)
 
 
 class KnownPriorDiscriminator(nn.Module):
@@ -216,13 +219,13 @@ def _check(width: int, side: int, kernel_size: int) -> None:
 
 
 @torch.no_grad()
-def _initialised(net: nn.Sequential, width: int | None) -> nn.Sequential:
-    """Weights from N(0, 0.01^2), biases zero; wider weights in narrower convolutional networks.
+def _initialised(net: nn.Sequential, narrower: float) -> nn.Sequential:
+    """Weights from N(0, 0.01^2) as in the paper, biases zero; larger weights in narrower networks.
 
     A unit adds up inputs in proportion to the width, so their spread grows with its square root.
     Without the correction a narrow network would start below the epsilon of batch normalisation.
     """
-    std = _PAPER_STD * (1 if width is None else math.sqrt(_PAPER_WIDTH / width))
+    std = 0.01 * math.sqrt(max(narrower, 1))
     for layer in net:
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             layer.weight.normal_(std=std)
