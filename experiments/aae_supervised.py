@@ -36,7 +36,7 @@ NETWORKS = {
     ),
     "decoder": ("mlp_decoder", {"latent_dim": 2, "image_shape": SHAPE, "hidden": (64, 64)}),
 }
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 STEPS, BATCH = 5_000, 256
 PENALTY = {"mixture": 0.02, "swiss roll": 0.05, "uniform": 0.02}
 # A slow autoencoder beside a fast generator: where a class belongs is told by its label, and what
