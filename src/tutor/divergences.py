@@ -91,3 +91,93 @@ def monte_carlo_kl(
         raise ValueError(f"samples is {samples}; draw at least one")
     z = q.rsample((samples,), generator=generator)  # (samples, n, dim)
     return (q.log_prob(z) - prior.log_prob(z)).mean(0)
+
+
+def gaussian_total_correlation(cov: Tensor) -> Tensor:
+    """Total correlation of a Gaussian: ``1/2 (sum_j log cov_jj - log det cov)``.
+
+    ``KL(q(z) || prod_j q(z_j))`` for q(z) with this covariance, whatever its mean.  Only the
+    correlations matter: a coordinate may be scaled without changing it.  For any other distribution
+    it is what a Gaussian with the same covariance would have, and may be above or below the truth.
+
+    Book equation: gaussian-tc.
+
+    Args:
+        cov: covariance matrix ``(dim, dim)``, positive definite.
+
+    Returns:
+        A scalar in nats, differentiable in cov.
+
+    Raises:
+        TypeError: if cov is not a tensor of floats.
+        ValueError: if cov is not square, not symmetric, not finite, or not positive definite.
+
+    Example:
+        >>> gaussian_total_correlation(torch.tensor([[1.0, 0.6], [0.6, 1.0]]))  # -1/2 log 0.64
+        tensor(0.2231)
+    """
+    if not isinstance(cov, Tensor) or not cov.is_floating_point():
+        given = cov.dtype if isinstance(cov, Tensor) else type(cov).__name__
+        raise TypeError(f"cov is {given}; expected a tensor of floats (dim, dim)")
+    if cov.dim() != 2 or cov.shape[0] != cov.shape[1] or len(cov) == 0:
+        raise ValueError(f"cov has shape {tuple(cov.shape)}; expected (dim, dim), from z.T.cov()")
+    if not cov.isfinite().all():
+        raise ValueError("cov has entries that are not finite (NaN or infinite)")
+    variance = cov.diagonal()
+    if not (variance > 0).all():
+        j = (variance <= 0).nonzero()[0].item()
+        raise ValueError(
+            f"coordinate {j} has the variance {variance[j].item():.3g}; expected positive ones: "
+            "leave out coordinates that never move"
+        )
+    std = variance.sqrt()
+    correlation = cov / std.outer(std)
+    error = (correlation - correlation.T).abs().max().item()
+    if error > 1e3 * torch.finfo(cov.dtype).eps:
+        raise ValueError(f"cov is not symmetric: correlations differ by {error:.3g}")
+    # Ones on the diagonal to the last digit: no pivot exceeds one, so the result is not negative.
+    correlation = correlation - torch.diag(correlation.diagonal() - 1)
+    factor, failed = torch.linalg.cholesky_ex(correlation)
+    if failed:
+        raise ValueError(
+            "cov is not positive definite: some coordinate is a linear function of the others "
+            "(then the total correlation is infinite), or there are fewer points than coordinates"
+        )
+    return -factor.diagonal().log().sum()
+
+
+def permute_dims(z: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Each column of a batch of codes permuted by a permutation of its own.
+
+    Every column keeps its values, and what belonged together is torn apart: a row is nearly a draw
+    from ``prod_j q(z_j)``.  Nearly, since some of its entries may still come from one code.
+
+    Book equation: permuted-row.  Source: Kim & Mnih (arXiv 1802.05983), algorithm 1.
+
+    Args:
+        z: codes ``(n, dim)``, one a row, at least two.
+        generator: source of the permutations, on the device of z.
+
+    Returns:
+        Shape ``(n, dim)``, a new tensor, differentiable in z: detach z to train a critic alone.
+
+    Raises:
+        TypeError: if z is not a tensor.
+        ValueError: if z is not ``(n, dim)``, or a batch of one, which has nothing to permute.
+
+    Example:
+        >>> z = torch.tensor([[1, 10], [2, 20], [3, 30]])
+        >>> permute_dims(z, generator=torch.Generator().manual_seed(0)).sort(0).values
+        tensor([[ 1, 10],
+                [ 2, 20],
+                [ 3, 30]])
+    """
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z is a {type(z).__name__}; expected a tensor of codes (n, dim)")
+    if z.dim() != 2 or z.shape[1] == 0:
+        raise ValueError(f"z has shape {tuple(z.shape)}; expected (n, dim), one code a row")
+    if len(z) < 2:
+        raise ValueError(f"a batch of {len(z)} has nothing to permute; give at least two codes")
+    # Random keys of 53 bits: two alike, which a sort would leave in order, don't occur in practice.
+    keys = torch.randint(2**53, z.shape, generator=generator, device=z.device)
+    return z.gather(0, keys.argsort(0))
