@@ -30,7 +30,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
     infinite where a covariance has no full rank (fewer points than dimensions, features that are
     always zero).  The value falls with the number of points: compare sets of equal size only, and
     beside a floor (`frechet_bias`, or two sets of real images).  Book equation: frechet-distance.
-    Source: Heusel et al. (arXiv 1706.08500), equation 6; Dowson & Landau (1982).
+    Source: Heusel et al. (arXiv 1706.08500), who compare Inception features in this way.
 
     Args:
         x: features ``(n, dim)``, one example a row.

@@ -1,7 +1,7 @@
 """The convolutional networks of the Wasserstein autoencoder, for 28x28 and for 64x64 images.
 
-Source: Tolstikhin et al. (arXiv 1711.01558), appendix C, and the configuration that the authors
-published with their code (batch normalisation, "same" padding, initial weights).  ``width`` is
+Source: Tolstikhin et al. (arXiv 1711.01558), and the configuration that the authors published
+with their code (batch normalisation, "same" padding, initial weights).  ``width`` is
 the number of channels of the encoder's first layer, 128 in the paper; the others follow from it.
 """
 
