@@ -36,12 +36,38 @@ class PixelNoise(nn.Module):
         return f"std={self.std}"
 
 
-def encoder(outputs: int, *, noise: float, dropout: float) -> nn.Sequential:
-    """784-400-400 with noise on the pixels, batch normalisation, and dropout of hidden units."""
+class GumbelNoise(nn.Module):
+    """Adds Gumbel noise to the first ``classes`` outputs while training, and nothing afterwards.
+
+    The largest of logits with this noise is a draw from their softmax (the Gumbel-max trick), and
+    their softmax a soft draw.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, out: Tensor) -> Tensor:
+        if not self.training:
+            return out
+        noise = torch.zeros_like(out)
+        noise[:, : self.classes] = -torch.empty_like(noise[:, : self.classes]).exponential_().log()
+        return out + noise
+
+    def extra_repr(self) -> str:
+        return f"classes={self.classes}"
+
+
+def encoder(outputs: int, *, noise: float, dropout: float, drawn: int = 0) -> nn.Sequential:
+    """784-400-400 with noise on the pixels, batch normalisation, and dropout of hidden units.
+
+    The first ``drawn`` outputs get Gumbel noise.
+    """
     layers: list[nn.Module] = [nn.Flatten(), PixelNoise(noise)]
     for inputs in (784, WIDTH):
         layers += [nn.Linear(inputs, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(WIDTH, outputs))
+    layers.append(nn.Linear(WIDTH, outputs))
+    return nn.Sequential(*layers, GumbelNoise(drawn)) if drawn else nn.Sequential(*layers)
 
 
 def decoder(inputs: int) -> nn.Sequential:
