@@ -350,6 +350,51 @@ def test_the_error_of_the_best_linear_autoencoder(compare):
         compare.at_most(error, other, slack=1e-9, why="no other directions do better")
 
 
+@pytest.mark.equation("gumbel-max")
+def test_the_largest_noisy_logit_is_a_draw(compare):
+    """P(logit k with Gumbel noise is the largest), by quadrature, against the softmax."""
+    g = torch.arange(-12, 40, 0.01, dtype=F64)
+
+    def density(x: Tensor) -> Tensor:  # of -log e with e exponential of mean 1
+        return torch.exp(-x - torch.exp(-x))
+
+    def below(x: Tensor) -> Tensor:
+        return torch.exp(-torch.exp(-x))
+
+    for logits in ([0.0, 0.0, 0.0], [1.0, -0.5, 3.0, 2.0], [8.0, 0.0]):
+        size = torch.tensor(logits, dtype=F64)
+        others = [torch.cat([size[:j], size[j + 1 :]]) for j in range(len(size))]
+        won = [
+            0.01 * (density(g - size[j]) * below(g[:, None] - rest).prod(1)).sum()
+            for j, rest in enumerate(others)
+        ]
+        compare(torch.stack(won), size.softmax(0), atol=1e-9, why="trapezoid rule, smooth tails")
+
+
+@pytest.mark.equation("aae-even-clusters", "even-clusters")
+def test_even_clusters_err_where_classes_do_not_fit(compare):
+    """The bound, against every way to deal out classes to even clusters, by majority vote."""
+
+    def bound(share: Tensor, clusters: int) -> float:
+        ways = (n for n in itertools.product(range(clusters + 1), repeat=len(share)))
+        whole = (torch.tensor(n, dtype=F64) for n in ways if sum(n) == clusters)
+        return 1 - max(torch.minimum(share, n / clusters).sum().item() for n in whole)
+
+    for counts, clusters in [((4, 2), 3), ((3, 3), 3), ((3, 3), 2), ((3, 2, 1), 3), ((6, 1, 1), 4)]:
+        images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        size = len(images) // clusters
+        orders = set(itertools.permutations(images.tolist()))  # cut into clusters of equal size
+        best = 1.0
+        for order in orders:
+            found = torch.arange(clusters).repeat_interleave(size)
+            best = min(best, majority_error(found, torch.tensor(order)).item())
+        share = torch.tensor(counts, dtype=F64) / len(images)
+        compare(best, bound(share, clusters), atol=1e-12, why="counts of a few images")
+    tenths = torch.full((10,), 0.1, dtype=F64)
+    pairs = torch.tensor([2.0] * 6 + [1.0] * 4, dtype=F64)  # the best for equal classes
+    compare(1 - torch.minimum(tenths, pairs / 16).sum(), 0.15, atol=1e-12, why=ROUNDING)
+
+
 @pytest.mark.equation("clustering-error")
 def test_a_cluster_is_named_after_its_surest_image(compare):
     """The package's error by the paper's protocol, against a loop over images; majority below."""
