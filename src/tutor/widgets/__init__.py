@@ -10,6 +10,7 @@ from tutor.widgets.posterior_viewer import PosteriorViewer
 from tutor.widgets.prior_playground import PriorPlayground
 from tutor.widgets.recorded import recorded_frames
 from tutor.widgets.recordings import Recording
+from tutor.widgets.transport_plan import TransportPlan
 
 __all__ = [
     "LatentExplorer",
@@ -18,6 +19,7 @@ __all__ = [
     "PosteriorViewer",
     "PriorPlayground",
     "Recording",
+    "TransportPlan",
     "export_decoder",
     "posterior_frames",
     "recorded_frames",

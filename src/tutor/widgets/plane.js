@@ -2,6 +2,7 @@
 //
 // bounds = [left, right, bottom, top] in latent units; both axes have the same scale.  `look` is
 // set by whoever follows the page: { size, ink: { line, muted, paper, strong } }, in CSS pixels.
+// `names` stand at the ends of the axes.
 export const DIRECTIONS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1],
 };
@@ -9,7 +10,7 @@ const SMALL = "11px system-ui, sans-serif";
 const ROUND = 2 * Math.PI;
 const STEPS = [0.001, 0.01, 0.1, 1, 10].flatMap((s) => [s, 2 * s, 5 * s]);
 
-export function makePlane(bounds) {
+export function makePlane(bounds, names = ["z\u2081", "z\u2082"]) {
   const look = { size: 1, ink: {} };
   const [left, right, bottom, top] = bounds;
   const span = right - left;
@@ -43,10 +44,10 @@ export function makePlane(bounds) {
     g.font = "italic 13px Georgia, serif";
     g.textBaseline = "bottom";
     g.textAlign = "right";
-    g.fillText("z\u2081", size - 6, size - 4);
+    g.fillText(names[0], size - 6, size - 4);
     g.textBaseline = "top";
     g.textAlign = "left";
-    g.fillText("z\u2082", 6, 5);
+    g.fillText(names[1], 6, 5);
   }
 
   // Dashed lines for [{ mass, lines }]; returns where each one's name belongs: at its top.
