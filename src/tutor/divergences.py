@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tutor.kernels import mmd as mmd  # named here, too: a divergence like the others
 from tutor.posteriors import DiagonalGaussian
 from tutor.priors import Gaussian
 
