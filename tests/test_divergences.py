@@ -137,6 +137,7 @@ def test_total_correlation_is_never_negative_and_has_its_gradient():
         (torch.tensor([[1.0, 0.5], [0.1, 1.0]]), ValueError, "not symmetric"),
         (torch.ones(2, 2), ValueError, "infinite"),
         (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), ValueError, "not positive definite"),
+        (torch.arange(8.0)[:, None].repeat(1, 3).T.cov(), ValueError, "infinite"),
     ],
 )
 def test_what_is_no_covariance(cov, error, message):

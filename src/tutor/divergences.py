@@ -139,10 +139,12 @@ def gaussian_total_correlation(cov: Tensor) -> Tensor:
     # Ones on the diagonal to the last digit: no pivot exceeds one, so the result is not negative.
     correlation = correlation - torch.diag(correlation.diagonal() - 1)
     factor, failed = torch.linalg.cholesky_ex(correlation)
-    if failed:
+    # The square of a pivot is the share of a variance that earlier coordinates leave unexplained.
+    if failed or factor.diagonal().min().square() < 4 * len(cov) * torch.finfo(cov.dtype).eps:
         raise ValueError(
-            "cov is not positive definite: some coordinate is a linear function of the others "
-            "(then the total correlation is infinite), or there are fewer points than coordinates"
+            f"cov is not positive definite in {cov.dtype}: some coordinate is a linear function of "
+            "the others (then the total correlation is infinite), or there are fewer points than "
+            "coordinates"
         )
     return -factor.diagonal().log().sum()
 

@@ -79,13 +79,13 @@ def dci(
         >>> round(result.disentanglement, 2), round(result.completeness, 2)
         (1.0, 1.0)
     """
-    from sklearn.ensemble import ExtraTreesClassifier
-
     at_least_one(trees=trees)
     found = checked(codes, factors, least=2)
     if len(found.sizes) < 2:
         raise ValueError("there is one factor only; every coordinate serves it alone")
     first, second = split(found, train, test, generator)
+    from sklearn.ensemble import ExtraTreesClassifier
+
     seed = torch.randint(2**31, (), generator=generator).item()
     importance, accuracy = [], []
     for known, truth in zip(first.values, second.values, strict=True):
@@ -107,6 +107,7 @@ def concentration(importance: Tensor) -> tuple[float, float]:
         >>> concentration(torch.tensor([[1.0, 0.0], [0.0, 0.5], [0.0, 0.5]]))
         (1.0, 0.6845)
     """
+    importance = importance.double()
     rows, columns = importance.sum(1), importance.sum(0)
     total = importance.sum()
     if total == 0:

@@ -165,8 +165,8 @@ def _protocol(protocol: str | VoteProtocol) -> VoteProtocol:
     if isinstance(protocol, str):
         if protocol not in VOTE_PROTOCOLS:
             raise ValueError(
-                f"protocol is {protocol!r}; there are {', '.join(map(repr, VOTE_PROTOCOLS))}; or give a "
-                "VoteProtocol"
+                f"protocol is {protocol!r}; there are {' and '.join(map(repr, VOTE_PROTOCOLS))}, "
+                "or give a VoteProtocol"
             )
         return VOTE_PROTOCOLS[protocol]
     if not isinstance(protocol, VoteProtocol):
