@@ -12,6 +12,7 @@ from tutor.models import (
     AAE,
     AVB,
     VAE,
+    WAE,
     ClusterHeadsAAE,
     ClusteringAAE,
     ConditionalAAE,
@@ -79,6 +80,9 @@ MODELS = {
     "SemiSupervisedAAE": lambda: SemiSupervisedAAE(**KNOWN, classes=3, **parts(5, 5)),
     "ClusterHeadsAAE": lambda: ClusterHeadsAAE(**KNOWN, classes=3, **parts(5, 2)),
     "ConditionalAAE": lambda: ConditionalAAE(**KNOWN, classes=3, **parts(2, 5)),
+    "WAE-MMD": lambda: WAE(**KNOWN, **parts(2, 2)),
+    "WAE-GAN": lambda: WAE(**KNOWN, penalty="gan", **parts(2, 2)),
+    "Gaussian WAE": lambda: WAE(**KNOWN, posterior="gaussian", **parts(4, 2)),
     "AVB": lambda: AVB(**KNOWN, annealing_steps=5, **noise_fed()),
     "AVB, contrast": lambda: AVB(**KNOWN, adaptive_contrast=True, encoder=factored()),
 }

@@ -11,11 +11,13 @@ from tutor.models.energy_avb import EnergyAVB
 from tutor.models.gaussian_vb import GaussianVB
 from tutor.models.semi_supervised_aae import SemiSupervisedAAE
 from tutor.models.vae import VAE
+from tutor.models.wae import WAE
 
 __all__ = [
     "AAE",
     "AVB",
     "VAE",
+    "WAE",
     "BetaVAE",
     "CategoricalCode",
     "ClusterHeadsAAE",
