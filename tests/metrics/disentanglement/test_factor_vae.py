@@ -43,7 +43,7 @@ def test_each_vote_is_the_least_normalised_variance():
         variance = z[rows].var(0) / z.var(0)
         variance[3] = np.inf
         truth.append(variance.argmin())
-    assert least_varying(codes, index, active).tolist() == truth
+    assert least_varying(codes, index, codes.std(0), active).tolist() == truth
 
 
 def test_batches_share_the_value_and_are_uniform_over_its_images():

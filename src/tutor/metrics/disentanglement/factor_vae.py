@@ -106,7 +106,8 @@ def factor_vae_score(
     """
     votes, test_votes, batch_size = _protocol(protocol)
     found = checked(codes, factors)
-    active = _active(found.codes, active)
+    std = found.codes.std(0, correction=0)
+    active = _active(std, active)
     groups = group(
         found.values,
         found.sizes,
@@ -118,7 +119,7 @@ def factor_vae_score(
     k = len(found.sizes)
     fixed = torch.randint(k, (total,), generator=generator)
     index = _batches(groups, found.values, fixed, batch_size, generator)
-    least = least_varying(found.codes, index, active)
+    least = least_varying(found.codes, index, std, active)
     table = torch.bincount(least * k + fixed, minlength=codes.shape[1] * k).view(-1, k)
     if test_votes == 0:
         return FactorVAEScore(table.max(1).values.sum().item() / votes, table, active)
@@ -127,18 +128,17 @@ def factor_vae_score(
     return FactorVAEScore((guess == fixed[votes:]).double().mean().item(), table, active)
 
 
-def least_varying(codes: Tensor, index: Tensor, active: Tensor) -> Tensor:
-    """For each batch of rows ``(B, L)``: the active coordinate of least normalised variance.
+def least_varying(codes: Tensor, index: Tensor, std: Tensor, active: Tensor) -> Tensor:
+    """For each batch of rows ``(B, L)``: the active coordinate whose variance is least of std^2.
 
     Book equation: factor-vae-metric, the vote.
 
     Example:
         >>> codes = torch.tensor([[0.0, 1.0], [2.0, 1.1], [4.0, 9.0]])
-        >>> least_varying(codes, torch.tensor([[0, 1]]), torch.tensor([True, True]))
+        >>> least_varying(codes, torch.tensor([[0, 1]]), codes.std(0), torch.tensor([True, True]))
         tensor([1])
     """
-    scale = codes.var(0, correction=0)
-    scale = torch.where(active, scale, 1)
+    scale = torch.where(active, std, 1).square()
     parts = []
     for rows in index.split(max(1, _ROWS // index.shape[1])):
         batch = codes.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)  # (b, L, dim)
@@ -179,8 +179,8 @@ def _protocol(protocol: str | VoteProtocol) -> VoteProtocol:
     return protocol
 
 
-def _active(codes: Tensor, active: Tensor | None) -> Tensor:
-    dim, std = codes.shape[1], codes.std(0, correction=0)
+def _active(std: Tensor, active: Tensor | None) -> Tensor:
+    dim = len(std)
     if active is None:
         active = std >= 0.05
     if not isinstance(active, Tensor) or active.dtype != torch.bool:
