@@ -38,7 +38,7 @@ def small_celeba(monkeypatch):
     return sets
 
 
-def test_the_authors_schedules():
+def test_the_schedules():
     assert [wae_recipe.schedule(t) for t in (0, 0.29, 0.3, 0.49, 0.5, 1)] == [
         1,
         1,
