@@ -1,9 +1,10 @@
 """VAE, WAE-MMD and WAE-GAN on MNIST in the paper's setting, with narrower networks.
 
-Codes of 8 dimensions, the paper's layers, batch, rates, kernel and lambda.  Two things are smaller.  The networks have 16 channels where the paper has 128: at full width a step took
-4.0 s on one core (2.2e7 weights), so that 60 000 steps would take 67 hours for a method; at 16 it
-takes 0.08 s.  And there are 6 000 steps (10 epochs) where the paper has 60 000.  Lambda is 200: the
-authors state 10 and multiply the squared error by 0.05.  Seed 0 of each is shipped.
+Codes of 8 dimensions, the paper's layers, batch, rates, kernel and lambda.  Two things are smaller.
+The networks have 16 channels where the paper has 128: at full width a step took 4.0 s on one core
+(2.2e7 weights), so that 60 000 steps would take 67 hours for a method; at 16 it takes 0.08 s.  And
+there are 6 000 steps (10 epochs) where the paper has 60 000.  Lambda is 200: the authors state 10
+and multiply the squared error by 0.05.  Seed 0 of each is shipped.
 
     python -m experiments.wae_mnist
 """
