@@ -223,7 +223,9 @@ def test_the_discriminator_of_faces_knows_the_prior(small_celeba):
 @pytest.mark.parametrize(("start", "std"), [("narrow", math.exp(-2)), ("wide", 1.0)])
 def test_posteriors_start_as_wide_as_said(start, std):
     torch.manual_seed(0)
-    model = tutor.pretrained.build("WAE", wae_mnist_2d.ARGUMENTS["wae_mmd"], wae_mnist_2d.NETWORKS)
+    model = tutor.pretrained.build(
+        "WAE", wae_mnist_2d.arguments("wae_mmd", None), wae_mnist_2d.NETWORKS
+    )
     mean = model.encode(torch.zeros(1, 1, 28, 28)).mean
     wae_recipe.start_posteriors(model, start)
     q = model.encode(torch.zeros(1, 1, 28, 28))
