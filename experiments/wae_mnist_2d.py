@@ -1,11 +1,11 @@
 """Posteriors of a VAE and of a WAE-MMD side by side: two dimensions, Gaussian encoders, MNIST.
 
-Same networks, same squared error, same prior.  How much a VAE's posteriors overlap is decided by the
-standard deviation of its decoder: at 1, ``1/2 |x - G(z)|^2 + KL``, as is common; and at 0.2, near
-the one that raises the likelihood most.  Measured beside the other figures: how wide a posterior
-is, and how often a draw of q(z|x) is likelier under the posterior of its own image than under those
-of 999 others.  The WAE from narrow posteriors and from wide ones: the start decides the end.
-Shipped, for the figure of posteriors: the first row of each method.
+Same networks, same squared error, same prior.  How much a VAE's posteriors overlap is decided by
+the standard deviation of its decoder: at 1, ``1/2 |x - G(z)|^2 + KL``, as is common; and at 0.2,
+near the one that raises the likelihood most.  Measured beside the other figures: how wide a
+posterior is, and how often a draw of q(z|x) is likelier under the posterior of its own image than
+under those of 999 others.  The WAE from narrow posteriors and from wide ones: the start decides
+the end.  Shipped, for the figure of posteriors: the first row of each method.
 
     python -m experiments.wae_mnist_2d
 """
