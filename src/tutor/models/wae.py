@@ -78,7 +78,8 @@ class WAE(Autoencoder):
     The optimal transport cost between data and model is the first term alone, minimised over
     encoders with ``q(z) = p(z)``.  The second term puts a price on missing that.  Only the mixture
     of all q(z|x) is pushed to the prior, never a single one.  ``step`` is algorithm 1 (WAE-GAN)
-    or 2 (WAE-MMD) of the paper.  Book equation: wae-objective.
+    or 2 (WAE-MMD) of the paper; the former with a squared cost is an AAE.  Book equations:
+    wae-objective, wae-gan-aae.
     Source: Tolstikhin et al. (arXiv 1711.01558).
 
     Two scales matter more than lambda's digits.  A cost is *summed* over pixels; with a mean
