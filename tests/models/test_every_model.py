@@ -11,11 +11,14 @@ from tutor.data import Dataset, SemiSupervised
 from tutor.models import (
     AAE,
     AVB,
+    DIPVAE,
     VAE,
     WAE,
+    BetaTCVAE,
     ClusterHeadsAAE,
     ClusteringAAE,
     ConditionalAAE,
+    FactorVAE,
     SemiSupervisedAAE,
 )
 from tutor.noise_encoders import FactoredNoiseEncoder, NoiseEncoder
@@ -83,6 +86,9 @@ MODELS = {
     "WAE-MMD": lambda: WAE(**KNOWN, **parts(2, 2)),
     "WAE-GAN": lambda: WAE(**KNOWN, penalty="gan", **parts(2, 2)),
     "Gaussian WAE": lambda: WAE(**KNOWN, posterior="gaussian", **parts(4, 2)),
+    "FactorVAE": lambda: FactorVAE(**KNOWN, **parts(4, 2), discriminator=linear(2, 2)),
+    "BetaTCVAE": lambda: BetaTCVAE(**KNOWN, data_size=24, **parts(4, 2)),
+    "DIPVAE": lambda: DIPVAE(**KNOWN, **parts(4, 2)),
     "AVB": lambda: AVB(**KNOWN, annealing_steps=5, **noise_fed()),
     "AVB, contrast": lambda: AVB(**KNOWN, adaptive_contrast=True, encoder=factored()),
 }
