@@ -11,6 +11,7 @@ from tutor.widgets.prior_playground import PriorPlayground
 from tutor.widgets.recorded import recorded_frames
 from tutor.widgets.recordings import Recording
 from tutor.widgets.transport_plan import TransportPlan
+from tutor.widgets.traversal_board import TraversalBoard
 
 __all__ = [
     "LatentExplorer",
@@ -20,6 +21,7 @@ __all__ = [
     "PriorPlayground",
     "Recording",
     "TransportPlan",
+    "TraversalBoard",
     "export_decoder",
     "posterior_frames",
     "recorded_frames",

@@ -20,6 +20,11 @@ async function paired(bytes) {
   return together.buffer;
 }
 
+// Signed numbers of 16 bits that travelled folded: 0, -1, 1, -2, 2 as 0, 1, 2, 3, 4.
+export async function unfolded(bytes) {
+  return Int16Array.from(new Uint16Array(await paired(bytes)), (v) => (v & 1 ? -(v + 1) / 2 : v / 2)).buffer;
+}
+
 // All recordings, with frames[t] = Float32Array of the n codes at moment t, x and y in turn, and
 // samples of the prior in the same form.
 export async function unpackRecordings(described, points, weights, n) {
