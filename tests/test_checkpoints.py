@@ -67,6 +67,26 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert table.loc[50].tolist() == resumed.loc[50].tolist()
 
 
+def test_weights_with_channels_last_resume_bit_for_bit(tmp_path):
+    """A fused Adam walks through memory: moments must lie there in the order of the weights."""
+
+    def model() -> VAE:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 6, 2), torch.nn.Flatten()
+        )
+        encoder = torch.nn.Sequential(net, torch.nn.Linear(6, 4))
+        vae = VAE(image_shape=(1, 4, 4), encoder=encoder)
+        return vae.to(memory_format=torch.channels_last)
+
+    whole, parts = model(), model()
+    assert not whole.encoder[0][2].weight.is_contiguous()
+    fit(whole, DATA, steps=20, seed=5)
+    fit(parts, DATA, steps=9, seed=5, checkpoint=tmp_path)
+    fit(parts := model(), DATA, steps=20, seed=5, checkpoint=tmp_path)
+    assert same(weights(whole), weights(parts))
+
+
 def test_a_module_shared_by_two_players_resumes_bit_for_bit(tmp_path):
     class Shared(VAE):
         @property

@@ -56,6 +56,21 @@ def test_networks_of_another_size_are_built_again(tmp_path, monkeypatch):
     assert torch.equal(pretrained.load("mine").reconstruct(x), model.eval().reconstruct(x))
 
 
+def test_weights_with_channels_last_are_saved(tmp_path, monkeypatch):
+    """In any memory order: the file format itself takes one order only."""
+    networks = {"discriminator": ("factor_vae_discriminator", {"latent_dim": 2, "width": 4})}
+    torch.manual_seed(0)
+    model = pretrained.halve(pretrained.build("FactorVAE", {"latent_dim": 2}, networks))
+    assert not model.encoder[2].weight.is_contiguous()
+    about = {"arguments": {"latent_dim": 2}, "networks": networks}
+    pretrained.save(model, tmp_path, "mine", about)
+    monkeypatch.setattr(pretrained, "_WEIGHTS", tmp_path)
+    again = pretrained.load("mine")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert not again.encoder[2].weight.is_contiguous()
+
+
 def test_weights_that_would_change_are_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"does not fit float16; call halve"):
         pretrained.save(VAE(3, image_shape=(1, 4, 4)), tmp_path, "mine", {})

@@ -163,6 +163,7 @@ class Checkpoint:
             # Learning rates and the like come from the caller, not from the file.
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})
+            _lay_out_like_parameters(optimizer)
         torch.set_rng_state(tensors["rng/cpu"])
         if "rng/cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng/cuda"], self.device)
@@ -261,6 +262,18 @@ def write_atomically(path: Path, payload: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _lay_out_like_parameters(optimizer: Optimizer) -> None:
+    """Moments in the memory order of their weights (channels last, perhaps), as they were made.
+
+    A fused optimiser walks through memory and would otherwise pair a weight with the moments of
+    another.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -198,7 +198,8 @@ def save(model: Model, folder: Path, name: str, provenance: dict[str, Any]) -> N
     Raises:
         ValueError: if a weight would change by being written as float16.
     """
-    tensors = {key: _half(value.detach().cpu()) for key, value in model.state_dict().items()}
+    state = model.state_dict().items()
+    tensors = {key: _half(value.detach().cpu()).contiguous() for key, value in state}
     for key, value in model.state_dict().items():
         if not torch.equal(tensors[key].to(value.dtype), value.cpu()):
             raise ValueError(
