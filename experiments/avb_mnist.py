@@ -4,10 +4,11 @@ Pixels are drawn anew from the grey values at every fetch while training, as AVB
 test images are drawn once, with seed 0.  All methods have the same decoder, the same batches and
 the same number of steps, far fewer than the authors' 2.5 million: the comparison is of methods
 at this budget.  Beside what the critic claims stand log p(x) by AIS, and in two dimensions by
-quadrature, where the true ELBO is found from draws as well.
+quadrature, where the true ELBO is found from draws as well.  One run of each method in 2 and in 8
+dimensions is recorded for the page: codes of test images, and what draws of the prior decode to.
 
-    python -m experiments.avb_mnist            # those not yet done, about five minutes each
-    python -m experiments.avb_mnist 8 avb_ac   # one run
+    python -m experiments.avb_mnist              # those not yet done, about five minutes each
+    python -m experiments.avb_mnist 8 avb_ac 1   # one run
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 import tutor
-from experiments.record import ROOT, save_rows
+from experiments.record import RESULTS, ROOT, origin, save_rows
 from experiments.runs import same_settings
 from tutor.checkpoints import write_atomically
 from tutor.critics import BilinearCritic
@@ -33,10 +34,13 @@ from tutor.nets import mlp_decoder, mlp_encoder
 from tutor.noise_encoders import FactoredNoiseEncoder, NoiseEncoder
 
 SHAPE, HIDDEN = (1, 28, 28), (256, 256)
-STEPS, BATCH, SEED = 5_000, 128, 0
+STEPS, BATCH = 5_000, 128
 RATE = 1e-3  # constant over the first half, then linear to 0
 IMAGES, FEW, FEWER = 1_000, 100, 25  # test images of the claims, of log p(x), of true ELBOs
-RUNS = [(d, m) for d in (2, 8, 32) for m in ("vae", "avb", "avb_ac")]
+METHODS = ("vae", "avb", "avb_ac")
+SEEDS = {2: (0, 1), 8: (0, 1), 32: (0,)}
+RUNS = [(d, m, s) for d in SEEDS for m in METHODS for s in SEEDS[d]]
+CODES, DRAWN = 2_000, 24  # recorded: codes of test images, images from the prior
 OUT = ROOT / "build" / "experiments" / "avb_mnist"
 
 
@@ -58,8 +62,8 @@ def make(dim: int, method: str) -> AVB | VAE:
     )
 
 
-def train(dim: int, method: str) -> tuple[AVB | VAE, float | None]:
-    torch.manual_seed(SEED)
+def train(dim: int, method: str, seed: int) -> tuple[AVB | VAE, float | None]:
+    torch.manual_seed(seed)
     model = make(dim, method)
     adam = partial(Adam, lr=RATE, betas=(0.9 if method == "vae" else 0.5, 0.999), fused=True)
     history = tutor.fit(
@@ -67,8 +71,8 @@ def train(dim: int, method: str) -> tuple[AVB | VAE, float | None]:
         tutor.data.load("mnist").binarized_each_time(),
         steps=STEPS,
         batch_size=BATCH,
-        seed=SEED,
-        checkpoint=OUT / f"{method}_{dim}",
+        seed=seed,
+        checkpoint=OUT / f"{method}_{dim}_{seed}",
         device="cpu",
         optimizer=adam,
         schedule=tutor.training.decay_after(0.5),
@@ -79,23 +83,23 @@ def train(dim: int, method: str) -> tuple[AVB | VAE, float | None]:
     return model.eval(), history.attrs["seconds"] if whole else None
 
 
-def bound(model: AVB | VAE, x: Tensor, samples: int) -> Tensor:
+def bound(model: AVB | VAE, x: Tensor, samples: int, seed: int) -> Tensor:
     """The VAE's ELBO, or what AVB's critic claims it to be, ``(n,)``."""
-    g = torch.Generator().manual_seed(SEED)
+    g = torch.Generator().manual_seed(seed)
     if isinstance(model, AVB):
         return model.claimed_elbo(x, samples=samples, generator=g)
     return elbo(model, x, samples=samples, generator=g)
 
 
 def true_elbo(
-    model: AVB, x: Tensor, evidence: Tensor, draws: int = 400_000
+    model: AVB, x: Tensor, evidence: Tensor, draws: int = 400_000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """``log p(x) - KL(q(z|x) || p(z|x))`` in the plane, q from counted draws, ``(n,)``.
 
     Each posterior is looked at in units of its own standard deviation: a KL does not change when
     both densities are stretched.  The second answer is from cells twice as wide.
     """
-    g = torch.Generator().manual_seed(SEED)
+    g = torch.Generator().manual_seed(seed)
     misses = []
     with torch.no_grad():
         for image, log_p in zip(x.split(1), evidence, strict=True):
@@ -115,10 +119,10 @@ def _normalised(q, mean: Tensor, std: Tensor, g: torch.Generator, n: int) -> Ten
     return (q.sample((n,), generator=g) - mean) / std
 
 
-def measure(model: AVB | VAE, dim: int) -> dict[str, float | int]:
+def measure(model: AVB | VAE, dim: int, seed: int) -> dict[str, float | int]:
     x = tutor.data.load("mnist", split="test").binarized(seed=0)[:IMAGES]
     few = x[:FEW]
-    claims, claimed = bound(model, x, 10), bound(model, few, 100)
+    claims, claimed = bound(model, x, 10, seed), bound(model, few, 100, seed)
     row: dict[str, float | int] = {
         "images": IMAGES,
         "bound": claims.mean().item(),
@@ -128,7 +132,7 @@ def measure(model: AVB | VAE, dim: int) -> dict[str, float | int]:
     if dim == 2:
         exact = quadrature(model, few, tolerance=0.05)
         if isinstance(model, AVB):
-            found, coarse = true_elbo(model, few[:FEWER], exact[:FEWER])
+            found, coarse = true_elbo(model, few[:FEWER], exact[:FEWER], seed=seed)
             row["true_elbo_on_fewer_coarser_cells"] = coarse.mean().item()
         else:
             found = exact_elbo(model, few[:FEWER], nodes=32)
@@ -141,7 +145,7 @@ def measure(model: AVB | VAE, dim: int) -> dict[str, float | int]:
         }
         over = claimed - exact
     else:
-        g = torch.Generator().manual_seed(SEED)
+        g = torch.Generator().manual_seed(seed)
         result = ais(model, few, temperatures=200, chains=8, generator=g)
         row |= {
             "ais": result.log_likelihood.mean().item(),
@@ -157,31 +161,51 @@ def measure(model: AVB | VAE, dim: int) -> dict[str, float | int]:
     return row
 
 
-def run(dim: int, method: str) -> None:
-    model, seconds = train(dim, method)
+def shown(model: AVB | VAE, dim: int, seed: int) -> dict[str, Tensor]:
+    """What the page draws: mean images of draws of the prior, and in the plane codes of digits."""
+    g = torch.Generator().manual_seed(seed)
+    x = tutor.data.load("mnist", split="test").binarized(seed=0)[:CODES]
+    with torch.no_grad():
+        prior = model.decode(model.prior.sample((DRAWN,), generator=g)).mean
+        found = {"images": (255 * prior[:, 0]).round().to(torch.uint8)}  # (DRAWN, 28, 28)
+        if dim == 2:
+            found["codes"] = model.encode(x).sample(generator=g).half()  # (CODES, 2)
+    return found
+
+
+def run(dim: int, method: str, seed: int) -> None:
+    model, seconds = train(dim, method, seed)
     began = time.perf_counter()
-    row = {"method": method, "dim": dim, "seed": SEED, "steps": STEPS, "seconds": seconds}
-    row |= measure(model, dim)
+    row = {"method": method, "dim": dim, "seed": seed, "steps": STEPS, "seconds": seconds}
+    row |= measure(model, dim, seed)
     print(row, f"measured in {time.perf_counter() - began:.0f} s", flush=True)
-    OUT.mkdir(parents=True, exist_ok=True)
-    write_atomically(OUT / f"{method}_{dim}.json", json.dumps(row).encode())
+    torch.save(shown(model, dim, seed), OUT / f"{method}_{dim}_{seed}.pt")
+    write_atomically(OUT / f"{method}_{dim}_{seed}.json", json.dumps(row).encode())
 
 
 def collect() -> None:
-    """The table, from the runs that are done."""
+    """The table, from the runs that are done, and the recording, from the last seed of each."""
     rows = [json.loads(p.read_text()) for p in sorted(OUT.glob("*.json"))]
-    rows.sort(key=lambda r: (r["dim"], r["method"]))
+    rows.sort(key=lambda r: (r["dim"], r["method"], r["seed"]))
     save_rows("avb_mnist", rows, batch_size=BATCH, learning_rate=RATE, hidden=HIDDEN)
+    tensors = {"labels": tutor.data.load("mnist", split="test").labels[:CODES].to(torch.uint8)}
+    seeds: dict[str, int] = {}
+    for dim, method, seed in RUNS:
+        if (kept := OUT / f"{method}_{dim}_{seed}.pt").exists():
+            seeds[f"{method}_{dim}"] = seed
+            tensors |= {f"{method}_{dim}.{k}": v for k, v in torch.load(kept).items()}
+    folder, about = RESULTS.parent / "recordings", {"seeds": seeds, "origin": origin()}
+    tutor.pretrained.save_recording(tensors, folder, "avb_mnist", about)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    same_settings(OUT, steps=STEPS, batch_size=BATCH, rate=RATE, hidden=HIDDEN, seed=SEED)
+    same_settings(OUT, steps=STEPS, batch_size=BATCH, rate=RATE, hidden=HIDDEN)
     which, sys.argv[1:] = sys.argv[1:], []  # the command stored with the rows makes them all
     if which:
-        run(int(which[0]), which[1])
+        run(int(which[0]), which[1], int(which[2]))
     else:
-        for d, m in RUNS:
-            if not (OUT / f"{m}_{d}.json").exists():
-                run(d, m)
+        for d, m, s in RUNS:
+            if not (OUT / f"{m}_{d}_{s}.json").exists():
+                run(d, m, s)
     collect()
