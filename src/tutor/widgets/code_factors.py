@@ -44,8 +44,7 @@ def correlation_ratios(codes: Tensor, factors: Tensor) -> Tensor:
         ``(d, K)`` in float64 and [0, 1]; NaN where a code or a factor does not vary, or each point
         has a value of its own.
 
-    Source: Fisher (1925), Statistical Methods for Research Workers; the correction is Kelley's
-    epsilon squared (1935).
+    Source: the ratio is Pearson's (1905), the correction Kelley's epsilon squared (1935).
 
     Example:
         >>> shape = torch.tensor([[0], [0], [1], [1], [2], [2]])
