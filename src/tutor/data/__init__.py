@@ -4,6 +4,7 @@
 ``digits``         1 797 real digits that come with scikit-learn, enlarged to 28x28; no download
 ``mnist``          70 000 handwritten digits, 28x28; downloaded once, or found in ``TUTOR_DATA``
 ``fashion_mnist``  70 000 pieces of clothing, 28x28; likewise
+``dsprites``       737 280 sprites, 64x64, drawn from their factors: shape, size, orientation, x, y
 ``four_points``    the four 2x2 images on which AVB shows what a posterior can do
 =================  =================================================================================
 
@@ -23,6 +24,8 @@ from tutor.data.digits import digits
 from tutor.data.download import DamagedFileError, cache_folder
 from tutor.data.labelled import UNKNOWN, Labelled, SemiSupervised, few_labels
 from tutor.data.mnist import FASHION_MNIST, MNIST, idx_dataset
+from tutor.data.packed import PackedDataset
+from tutor.data.sprites import dsprites, render_dsprites
 from tutor.data.toys import four_points, ring, ring_centres, ring_log_prob
 
 __all__ = [
@@ -30,12 +33,14 @@ __all__ = [
     "DamagedFileError",
     "Dataset",
     "Labelled",
+    "PackedDataset",
     "SemiSupervised",
     "cache_folder",
     "few_labels",
     "four_points",
     "load",
     "names",
+    "render_dsprites",
     "ring",
     "ring_centres",
     "ring_log_prob",
@@ -54,6 +59,7 @@ _LOADERS: dict[str, Callable[..., Dataset]] = {
     "digits": lambda split, *, root, download: digits(split),
     "mnist": lambda split, **where: idx_dataset(MNIST, split, **where),
     "fashion_mnist": lambda split, **where: idx_dataset(FASHION_MNIST, split, **where),
+    "dsprites": lambda split, *, root, download: dsprites(split),
     "four_points": _four_points,
 }
 
@@ -64,7 +70,7 @@ def names() -> tuple[str, ...]:
     Example:
         >>> from tutor.data import names
         >>> names()
-        ('digits', 'mnist', 'fashion_mnist', 'four_points')
+        ('digits', 'mnist', 'fashion_mnist', 'dsprites', 'four_points')
     """
     return tuple(_LOADERS)
 

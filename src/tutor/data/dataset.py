@@ -118,15 +118,7 @@ class Dataset:
             >>> four_points().take(torch.tensor([2])).flatten()
             tensor([0., 0., 1., 0.])
         """
-        if not isinstance(index, Tensor) or index.dtype != torch.int64:
-            given = index.dtype if isinstance(index, Tensor) else type(index).__name__
-            raise TypeError(
-                f"take() needs a LongTensor of positions, not {given}; for slices, lists and masks "
-                "write ds[...]"
-            )
-        if index.ndim != 1:
-            raise ValueError(f"take() needs positions of shape (n,), not {tuple(index.shape)}")
-        batch = self.images.index_select(0, self._in_range(index).to(self.images.device))
+        batch = self.images.index_select(0, self._checked(index).to(self.images.device))
         if self._draws_each_time:
             return _bernoulli(batch, generator=None).to(torch.float32)
         return batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch
@@ -233,12 +225,24 @@ class Dataset:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Dataset:
         """A copy whose tensors went through ``change``; everything else stays."""
-        other = object.__new__(Dataset)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         for key in ("images", "labels", "factors"):
             values = getattr(self, key)
             setattr(other, key, None if values is None else change(values))
         return other
+
+    def _checked(self, index: Tensor) -> Tensor:
+        """The positions that `take` was given, as ones from 0 up."""
+        if not isinstance(index, Tensor) or index.dtype != torch.int64:
+            given = index.dtype if isinstance(index, Tensor) else type(index).__name__
+            raise TypeError(
+                f"take() needs a LongTensor of positions, not {given}; for slices, lists and masks "
+                "write ds[...]"
+            )
+        if index.ndim != 1:
+            raise ValueError(f"take() needs positions of shape (n,), not {tuple(index.shape)}")
+        return self._in_range(index)
 
     def _in_range(self, index: Tensor) -> Tensor:
         """Negative positions made positive; IndexError for those beyond the data."""
