@@ -21,8 +21,16 @@ from tutor.models import WAE
 from tutor.nets import mlp_decoder, mlp_encoder
 from tutor.training import decay_after
 
-DIMENSIONS, ENCODERS = (2, 8, 32, 64), ("deterministic", "narrow", "wide")
-STEPS, BATCH, RATE, WEIGHT, HIDDEN = 2_500, 256, 1e-3, 200.0, (256, 256)
+SETTINGS = [
+    {"latent_dim": d, "encoder": encoder}
+    for encoder, dimensions in {
+        "deterministic": (2, 8, 32, 64),
+        "narrow": (2, 8, 32, 64),
+        "wide": (8, 64),
+    }.items()
+    for d in dimensions
+]
+STEPS, BATCH, RATE, WEIGHT, HIDDEN = 2_000, 256, 1e-3, 200.0, (256, 256)
 SHAPE = (1, 28, 28)
 
 
@@ -77,7 +85,7 @@ def run(latent_dim: int, encoder: str) -> dict[str, float]:
 def main() -> None:
     do_all(
         "wae_dimension",
-        [{"latent_dim": d, "encoder": encoder} for d in DIMENSIONS for encoder in ENCODERS],
+        SETTINGS,
         run,
         steps=STEPS,
         batch_size=BATCH,
