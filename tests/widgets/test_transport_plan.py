@@ -12,7 +12,7 @@ from traitlets import TraitError
 from tests.widgets.transports import X, Y, plan
 from tutor.widgets import TransportPlan
 from tutor.widgets._live import VIEW, source
-from tutor.widgets.transport_plan import MOST_POINTS, _entropic, _exact
+from tutor.widgets.transport_plan import MOST_POINTS
 
 FILES = (
     "page.js", "plane.js", "exact_plan.js", "entropic_plan.js", "cloud_distances.js",
@@ -69,18 +69,37 @@ def test_without_clouds_it_begins_with_the_parallel_lines():
     assert repr(widget) == "TransportPlan(10 points, 10 points)"
 
 
-def test_the_pictures_plans_are_right():
-    x, y = np.array(X), np.array(Y)
-    table = ((x[:, None] - y[None]) ** 2).sum(-1)
+def test_the_picture_draws_the_plans_and_names_their_costs(widget):
     import ot
 
+    table = ((np.array(X)[:, None] - np.array(Y)[None]) ** 2).sum(-1)
     a, b = np.full(3, 1 / 3), np.full(4, 1 / 4)
-    exact = _exact(table)
-    assert (exact * table).sum() == pytest.approx(ot.emd2(a, b, table), abs=1e-9)
-    for epsilon in (0.01, 0.3, 20.0):
-        found = _entropic(table, epsilon)
-        wanted = ot.sinkhorn(a, b, table, epsilon, method="sinkhorn_log", numItermax=100_000)
-        np.testing.assert_allclose(found, wanted, atol=1e-5)  # ours stops at 1e-6 of a column
+    wanted = {
+        "exact": ot.emd(a, b, table),
+        "entropic": ot.sinkhorn(a, b, table, widget.epsilon, method="sinkhorn_log"),
+    }
+    for axes, (name, best) in zip(widget.picture().axes, wanted.items(), strict=True):
+        assert axes.get_title().startswith(f"{name} plan")
+        shown = float(axes.get_title().rsplit(" = ", 1)[1])
+        assert shown == pytest.approx((best * table).sum(), rel=5e-3)
+        lines = {
+            tuple(line.get_xydata().ravel().round(6)): line.get_linewidth()
+            for line in axes.get_lines()
+        }
+        for i, j in np.argwhere(best > 1e-3):
+            # five points for all that a line can carry, the picture's plan is right to 1e-3
+            assert lines[*X[i], *Y[j]] == pytest.approx(5 * 3 * best[i, j], abs=0.02)
+        assert len(lines) >= (best > 1e-3).sum()
+
+
+@pytest.mark.parametrize("preset", range(4))
+def test_every_preset_has_a_picture_at_the_ends_of_the_slider(preset):
+    widget = TransportPlan()
+    chosen = widget.presets[preset]
+    widget.x, widget.y, widget.shift = chosen["x"], chosen["y"], chosen["shift"]
+    for epsilon in widget.ranges["epsilon"]:
+        widget.epsilon = epsilon
+        assert len(widget.picture().axes) == 2
 
 
 def test_the_picture_follows_the_state(widget):

@@ -18,8 +18,8 @@ from tutor.metrics import encode_all
 from tutor.models import VAE, BetaVAE
 from tutor.widgets import TraversalBoard
 from tutor.widgets._live import VIEW, source
+from tutor.widgets.decoders_in_budget import BUDGET, COARSE
 from tutor.widgets.export import run
-from tutor.widgets.traversal_board import BUDGET, COARSE
 
 FILES = ("page.js", "runtime.js", "unpack.js", "heat_table.js", "traversal_board.js")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,11 @@ import torch
 import traitlets
 from torch import Tensor
 
-from tutor.game import evaluating
 from tutor.palette import CARD, INK, RULE
 from tutor.widgets._live import LiveFigure, bundle, stylesheet
 from tutor.widgets.code_factors import correlation_ratios, correlations
-from tutor.widgets.export import export_decoder, run
+from tutor.widgets.decoders_in_budget import compressed, pack_decoders
+from tutor.widgets.export import run
 from tutor.widgets.latent_explorer import MUTED, _atlas
 
 if TYPE_CHECKING:
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 MOST_DIMENSIONS = 20
 MOST_IMAGES = 12
-BUDGET = 680_000  # bytes of compressed weights: 0.91 MB of text in a notebook
-BITS = range(13, 5, -1)  # of a weight: as many as fit
-COARSE = 0.1  # of a pixel in [0, 1]: what few bits may change
 
 
 class TraversalBoard(LiveFigure):
@@ -119,7 +115,7 @@ class TraversalBoard(LiveFigure):
             )
         values = factors[index.to(factors.device)].cpu()
         codes = {name: _codes(name, model, shown) for name, model in models.items()}
-        packed, self._weights, bits = _pack(models, codes, shape, dims)
+        packed, self._weights, bits = pack_decoders(models, codes)
         described = [
             {
                 "name": name,
@@ -143,7 +139,7 @@ class TraversalBoard(LiveFigure):
             "what the decoder draws as one dimension goes from one end to the other; beside them a "
             f"table how each follows the factors {', '.join(dataset.factor_names)}.",
             models=described,
-            weights=_compressed(self._weights),
+            weights=compressed(self._weights),
             images=_atlas(shown[:images]),
             factors=[str(name) for name in dataset.factor_names],
             factor_values=values[:images].tolist(),
@@ -285,66 +281,3 @@ def _codes(name: str, model: Any, images: Tensor) -> Tensor:
     if not codes.isfinite().all():
         raise ValueError(f"the encoder of {name!r} returns NaN or infinite codes; train it again")
     return codes
-
-
-def _compressed(weights: Mapping[str, bytes]) -> bytes:
-    """All weights as zlib's bytes: those in the lower half of each int16, then the upper halves.
-
-    Signs are folded into the lowest bit, so that upper halves of small numbers are zero.
-    """
-    signed = np.frombuffer(b"".join(weights.values()), "<i2").astype("int32")
-    folded = np.where(signed < 0, -2 * signed - 1, 2 * signed).astype("<u2")
-    # weights hold no words that come again: looking for them takes seconds and finds nothing
-    squeeze = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    return squeeze.compress(folded.view("u1").reshape(-1, 2).T.tobytes()) + squeeze.flush()
-
-
-def _pack(
-    models: Mapping[str, Any], codes: Mapping[str, Tensor], shape: tuple[int, ...], dims: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, bytes], int]:
-    """All decoders with as many bits a weight as the budget allows, at most 13."""
-    wanted = {}
-    for name, model in models.items():
-        with evaluating(model):
-            z = codes[name][:64].to(next(model.parameters()).device)
-            wanted[name] = model.decode(z).mean.cpu()
-
-    def packed(bits: int) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
-        specs, weights, at = {}, {}, 0
-        for name, model in models.items():
-            bernoulli = getattr(model, "likelihood", None) == "bernoulli"
-            with evaluating(model):
-                spec, own = export_decoder(model.decoder, dims, shape, sigmoid=bernoulli, bits=bits)
-            specs[name] = {"spec": spec, "weights": [at, at + len(own)]}
-            weights[name] = own
-            at += len(own)
-        return specs, weights
-
-    def off(name: str, specs: dict[str, dict[str, Any]], weights: dict[str, bytes]) -> float:
-        drawn = run(specs[name]["spec"], weights[name], codes[name][:64])
-        return (drawn - wanted[name]).abs().max().item()
-
-    faithful = packed(16)
-    for name in models:
-        if not (far := off(name, *faithful)) < 1e-3:
-            raise ValueError(
-                f"the packed decoder of {name!r} differs from model.decode(z).mean by up to "
-                f"{far:.2g} a pixel; the figure can show a model whose decode applies "
-                "model.decoder and, for likelihood='bernoulli', a sigmoid"
-            )
-    for bits in BITS:
-        specs, weights = packed(bits)
-        if (size := len(_compressed(weights))) <= BUDGET:
-            break
-    else:
-        raise ValueError(
-            f"the decoders take {size} bytes even with {bits} bits a weight; a page that is stored "
-            f"in a notebook holds {BUDGET}; give fewer models, or smaller decoders"
-        )
-    for name in models:
-        if not (far := off(name, specs, weights)) < COARSE:
-            raise ValueError(
-                f"the decoder of {name!r} has to be packed in {bits} bits a weight, which moves "
-                f"pixels by up to {far:.2g}; give fewer models, or smaller decoders"
-            )
-    return specs, weights, bits
