@@ -92,6 +92,14 @@ def test_energies(prose):
     assert stated(prose, r"and (\d+) draws \(orange\) of each method\. The Gaussians") == len(
         shown["x_1"].iloc[0]
     )
+    ring = shown.set_index(["energy", "method"]).loc[("ring", "AVB")]
+    radius = torch.tensor([ring["x_1"], ring["x_2"]]).square().sum(0).sqrt()
+    inside = stated(prose, r"of the 500 draws, (\d+) lie within 0\.7 of the centre")
+    assert inside == (radius < 0.7).sum()
+    # the squared radius is normal with mean 2 and variance 1/2, cut off at zero
+    below = torch.special.ndtr(torch.tensor([0.7**2 - 2, -2.0]) * math.sqrt(2))
+    expected = 500 * (below[0] - below[1]) / (1 - below[1])
+    assert stated(prose, r"where one would expect (\d+)\.") == expected.round()
     found = stored.set_index(["energy", "method"])
     for energy, floors in stored.attrs["floors"].items():
         # "Full rank gains nothing over mean field"
