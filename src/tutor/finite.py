@@ -61,7 +61,7 @@ def distribution(name: str, p: Tensor) -> Tensor:
         raise TypeError(f"{name} is {given}; expected a tensor of floats (n,)")
     if p.dim() != 1 or len(p) == 0:
         raise ValueError(f"{name} has shape {tuple(p.shape)}; expected (n,), one mass a point")
-    slack = 1e-5 if p.dtype != torch.float64 else 1e-9  # what rounding may leave
+    slack = 1e-5  # what rounding in float32 may leave; the sum is made exact
     p = p.double()
     if not (p.isfinite().all() and (p >= 0).all() and abs(p.sum().item() - 1) <= slack):
         raise ValueError(
