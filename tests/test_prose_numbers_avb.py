@@ -165,6 +165,12 @@ def test_mnist_in_the_plane(prose):
     gap = avb["exact_on_fewer"] - avb["true_elbo_on_fewer"]
     assert (gap - 3).abs().max() < 0.1
     assert gap.min() > below.max()
+    recorded, about = pretrained.recording("avb_mnist")
+    assert set(about["seeds"].values()) == {1}
+    codes = stated(prose, r"one code for each of (\d+ \d+) test digits")
+    assert codes == len(recorded["labels"]) == len(recorded["avb_2.codes"])
+    drawn = stated(prose, r"Below, what (\d+) draws of the prior decode to")
+    assert drawn == len(recorded["avb_2.images"]) == len(recorded["vae_2.images"])
     # counting in cells of twice the width tells the same
     coarser = avb["true_elbo_on_fewer_coarser_cells"] - avb["true_elbo_on_fewer"]
     assert coarser.abs().max() < 0.1
