@@ -5,6 +5,7 @@
 ``mnist``          70 000 handwritten digits, 28x28; downloaded once, or found in ``TUTOR_DATA``
 ``fashion_mnist``  70 000 pieces of clothing, 28x28; likewise
 ``dsprites``       737 280 sprites, 64x64, drawn from their factors: shape, size, orientation, x, y
+``shapes3d``       480 000 rooms in colour, 64x64, drawn from six factors: see `render_shapes3d`
 ``four_points``    the four 2x2 images on which AVB shows what a posterior can do
 =================  =================================================================================
 
@@ -25,6 +26,8 @@ from tutor.data.download import DamagedFileError, cache_folder
 from tutor.data.labelled import UNKNOWN, Labelled, SemiSupervised, few_labels
 from tutor.data.mnist import FASHION_MNIST, MNIST, idx_dataset
 from tutor.data.packed import PackedDataset
+from tutor.data.rendered import RenderedDataset
+from tutor.data.rooms import render_shapes3d, shapes3d
 from tutor.data.sprites import dsprites, render_dsprites
 from tutor.data.toys import four_points, ring, ring_centres, ring_log_prob
 
@@ -34,6 +37,7 @@ __all__ = [
     "Dataset",
     "Labelled",
     "PackedDataset",
+    "RenderedDataset",
     "SemiSupervised",
     "cache_folder",
     "few_labels",
@@ -41,6 +45,7 @@ __all__ = [
     "load",
     "names",
     "render_dsprites",
+    "render_shapes3d",
     "ring",
     "ring_centres",
     "ring_log_prob",
@@ -60,6 +65,7 @@ _LOADERS: dict[str, Callable[..., Dataset]] = {
     "mnist": lambda split, **where: idx_dataset(MNIST, split, **where),
     "fashion_mnist": lambda split, **where: idx_dataset(FASHION_MNIST, split, **where),
     "dsprites": lambda split, *, root, download: dsprites(split),
+    "shapes3d": lambda split, *, root, download: shapes3d(split),
     "four_points": _four_points,
 }
 
@@ -70,7 +76,7 @@ def names() -> tuple[str, ...]:
     Example:
         >>> from tutor.data import names
         >>> names()
-        ('digits', 'mnist', 'fashion_mnist', 'dsprites', 'four_points')
+        ('digits', 'mnist', 'fashion_mnist', 'dsprites', 'shapes3d', 'four_points')
     """
     return tuple(_LOADERS)
 
