@@ -22,7 +22,7 @@ from tutor.models import AAE
 
 LABELLED = 100  # in a batch
 LABELS = (100, 1_000, 10_000)
-PRIOR, SEEDS = "mixture", (0, 1)
+PRIOR, SEEDS = "mixture", (0,)
 POINTS = 400
 
 
