@@ -62,7 +62,7 @@ def solid_normal(shape: str, radius: float, height: float, at: Vector) -> Vector
         lid = x.square() + z.square() < (radius * (1 - 1e-4)) ** 2
         zero = torch.zeros_like(x)
         aside = tuple(torch.where(lid, zero, length / radius) for length in (x, z))
-        return aside[0], lid.to(x.dtype), aside[1]
+        return aside[0], torch.where(lid, (y - height / 2).sign(), zero), aside[1]
     middle = y.clamp(radius, height - radius) if shape == "capsule" else radius
     return x / radius, (y - middle) / radius, z / radius
 
