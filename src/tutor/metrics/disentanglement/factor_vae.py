@@ -131,7 +131,7 @@ def factor_vae_score(
 def least_varying(codes: Tensor, index: Tensor, std: Tensor, active: Tensor) -> Tensor:
     """For each batch of rows ``(B, L)``: the active coordinate whose variance is least of std^2.
 
-    Book equation: factor-vae-metric, the vote.
+    Book equation: factor-vae-metric.
 
     Example:
         >>> codes = torch.tensor([[0.0, 1.0], [2.0, 1.1], [4.0, 9.0]])
