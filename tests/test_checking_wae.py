@@ -83,7 +83,7 @@ def test_a_right_answer_passes(name, capsys):
 
 
 NUMBERS = {
-    "wae.wasserstein-1d": (1 + 1 + 2) / 3,  # 0 1 4 against -1 2 6
+    "wae.wasserstein-1d": (3 + 2 + 1) / 3,  # 0 1 6 against -3 3 5
     # g = min(1 - 1, 2 - 2), min(4 - 1, 3 - 2) = 0, 1
     "wae.dual-value": 0.25 * 1 + 0.75 * 2 + 0.5 * 1,
     # k(1) = 2/3 within both; between: distances 2, 3, 1, 2

@@ -26,8 +26,8 @@ def _line(x: Tensor, y: Tensor) -> Tensor:
     return (x.sort().values - y.sort().values).abs().mean()
 
 
-LINE_INSTANCE = (torch.tensor([0.0, 4.0, 1.0], dtype=F64),
-                 torch.tensor([2.0, -1.0, 6.0], dtype=F64))  # fmt: skip
+LINE_INSTANCE = (torch.tensor([1.0, 6.0, 0.0], dtype=F64),
+                 torch.tensor([3.0, -3.0, 5.0], dtype=F64))  # fmt: skip
 
 LINE = Formula(
     signature="wasserstein_1d(x, y)",
