@@ -6,11 +6,15 @@
 ``fashion_mnist``  70 000 pieces of clothing, 28x28; likewise
 ``dsprites``       737 280 sprites, 64x64, drawn from their factors: shape, size, orientation, x, y
 ``shapes3d``       480 000 rooms in colour, 64x64, drawn from six factors: see `render_shapes3d`
+``celeba``         202 599 faces in colour, 64x64, from the archive that the reader has
+``chairs3d``       86 366 views of 1 393 chairs in colour, 64x64; likewise
+``faces3d``        grey faces, 64x64; likewise
 ``four_points``    the four 2x2 images on which AVB shows what a posterior can do
 =================  =================================================================================
 
-Two environment variables matter. ``TUTOR_DATA`` names a folder of the reader's with ``mnist/`` and
-``fashion_mnist/`` in it, which is only read. ``TUTOR_CACHE`` moves the folder for downloads.
+Two environment variables matter. ``TUTOR_DATA`` names a folder of the reader's with ``mnist/``,
+``celeba/`` and the like in it, which is only read. ``TUTOR_CACHE`` moves the folder for downloads
+and for what is drawn or read once.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from tutor.data.digits import digits
 from tutor.data.download import DamagedFileError, cache_folder
 from tutor.data.labelled import UNKNOWN, Labelled, SemiSupervised, few_labels
 from tutor.data.mnist import FASHION_MNIST, MNIST, idx_dataset
+from tutor.data.official import official_dsprites, official_shapes3d
 from tutor.data.packed import PackedDataset
+from tutor.data.pictures import CELEBA, CHAIRS3D, FACES3D, picture_dataset
 from tutor.data.rendered import RenderedDataset
 from tutor.data.rooms import render_shapes3d, shapes3d
 from tutor.data.sprites import dsprites, render_dsprites
@@ -66,7 +72,16 @@ _LOADERS: dict[str, Callable[..., Dataset]] = {
     "fashion_mnist": lambda split, **where: idx_dataset(FASHION_MNIST, split, **where),
     "dsprites": lambda split, *, root, download: dsprites(split),
     "shapes3d": lambda split, *, root, download: shapes3d(split),
+    "celeba": lambda split, *, root, download: picture_dataset(CELEBA, split, root),
+    "chairs3d": lambda split, *, root, download: picture_dataset(CHAIRS3D, split, root),
+    "faces3d": lambda split, *, root, download: picture_dataset(FACES3D, split, root),
     "four_points": _four_points,
+}
+
+# Data sets that are drawn here, and whose original files can be read instead.
+_OFFICIAL: dict[str, Callable[[str, Path | None], Dataset]] = {
+    "dsprites": official_dsprites,
+    "shapes3d": official_shapes3d,
 }
 
 
@@ -75,8 +90,9 @@ def names() -> tuple[str, ...]:
 
     Example:
         >>> from tutor.data import names
-        >>> names()
-        ('digits', 'mnist', 'fashion_mnist', 'dsprites', 'shapes3d', 'four_points')
+        >>> names()  # doctest: +NORMALIZE_WHITESPACE
+        ('digits', 'mnist', 'fashion_mnist', 'dsprites', 'shapes3d', 'celeba', 'chairs3d',
+         'faces3d', 'four_points')
     """
     return tuple(_LOADERS)
 
@@ -85,6 +101,7 @@ def load(
     name: str,
     *,
     split: str = "train",
+    source: str | None = None,
     fallback: str | None = None,
     root: str | os.PathLike[str] | None = None,
     download: bool = True,
@@ -93,7 +110,9 @@ def load(
 
     Args:
         name: one of :func:`names`.
-        split: ``"train"``, ``"test"``, or ``"all"`` for both together.
+        split: ``"train"``, ``"test"``, or ``"all"`` for everything.
+        source: for ``"dsprites"`` and ``"shapes3d"``, ``"drawn"`` (by us, as without it) or
+            ``"official"``, for the original's file, which the reader has.
         fallback: the data set to take instead when ``name`` is neither on this machine nor within
             reach. One printed line says so, and the result's ``.name`` is what it really is, its
             ``.requested`` what was asked for.
@@ -102,8 +121,9 @@ def load(
         download: whether to use the network.
 
     Raises:
-        ValueError: an unknown name or split, a ``root`` that is no folder, or a damaged file in
-            ``root`` or ``TUTOR_DATA`` (a :class:`DamagedFileError`).
+        ValueError: an unknown name or split, a ``source`` where there is only one, a ``root`` that
+            is no folder, or a damaged file in ``root`` or ``TUTOR_DATA`` (a
+            :class:`DamagedFileError`).
         FileNotFoundError: the files are nowhere; the message says what was tried and how to go on.
         OSError: the cache can't be written.
 
@@ -120,19 +140,34 @@ def load(
         _check_name(fallback, "fallback")
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, not {split!r}")
+    _check_source(name, source)
     folder = None if root is None else Path(root).expanduser()
     if folder is not None and not folder.is_dir():
         raise ValueError(f"root={str(root)!r} is not a folder")
     try:
+        if source == "official":
+            return _OFFICIAL[name](split, folder)
         return _LOADERS[name](split, root=folder, download=download)
     except OSError as error:
-        if fallback is None or fallback == name:
+        if fallback is None or (fallback == name and source != "official"):
             raise
         dataset = load(fallback, split=split, root=root, download=download)
         reason = str(error).splitlines()[0].rstrip(".")
         print(f"tutor.data: {reason}. Using {fallback!r} instead ({len(dataset)} images).")
         dataset.requested = name
         return dataset
+
+
+def _check_source(name: str, source: str | None) -> None:
+    if source is None:
+        return
+    if name not in _OFFICIAL:
+        raise ValueError(
+            f"source={source!r} was given for {name!r}, which has one source only; leave it out. "
+            f"It is for {' and '.join(map(repr, _OFFICIAL))}"
+        )
+    if source not in ("drawn", "official"):
+        raise ValueError(f"source must be 'drawn' or 'official', not {source!r}")
 
 
 def _check_name(name: str, what: str) -> None:
