@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tutor.checks import aae, avb, vae, wae
+from tutor.checks import aae, avb, factor_vae, vae, wae
 from tutor.checks.grading import Exercise
 
-CHAPTERS = (vae, aae, avb, wae)
+CHAPTERS = (vae, aae, avb, wae, factor_vae)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES
