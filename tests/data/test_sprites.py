@@ -144,7 +144,7 @@ def test_the_cache_is_verified(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(module, "pack_all", few)
     path = tmp_path / "deep" / "sprites.bits"
-    first = module._stored(path)
+    first = module._stored(path).clone()  # the file is written over below
     assert torch.equal(module._stored(path), first)
     assert len(made) == 1
     content = bytearray(path.read_bytes())
@@ -156,6 +156,11 @@ def test_the_cache_is_verified(tmp_path, monkeypatch, capsys):
     path.write_bytes(content[:1000])
     assert torch.equal(module._stored(path), first)
     assert len(made) == 3
+    # A cache that can't be written costs a drawing each time, and says so.
+    capsys.readouterr()
+    (tmp_path / "file").touch()
+    assert torch.equal(module._stored(tmp_path / "file" / "sprites.bits"), first)
+    assert "were not kept" in capsys.readouterr().out
 
 
 @pytest.mark.slow

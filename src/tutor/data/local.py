@@ -104,15 +104,21 @@ def kept(source: Path, recipe: str, shape: Sequence[int], pieces: Iterable[np.nd
     """
     name = hashlib.sha256(f"{recipe}|{tuple(shape)}|{stamp(source)}".encode()).hexdigest()[:12]
     path = cache_folder() / recipe.split()[0] / f"pixels-{name}.bin"
+    news = f"reading {source}, once; its images are kept in {path.parent}"
+    return mapped(path, shape, pieces, news=news)
+
+
+def mapped(path: Path, shape: Sequence[int], pieces: Iterable[np.ndarray], *, news: str) -> Tensor:
+    """As :func:`kept`, with the file of the cache named, and what to print when it must be made."""
     if path.exists() and not _whole(path):
-        print(f"tutor.data: {path} is damaged; {source} is read again.")
+        print(f"tutor.data: {path} is damaged; it is made again.")
         path.unlink()
     if not path.exists():
-        print(f"tutor.data: reading {source}, once; its images are kept in {path.parent}.")
+        print(f"tutor.data: {news}.")
         _write(path, shape, pieces)
     length = path.stat().st_size - _DIGEST
-    mapped = torch.from_file(str(path), shared=False, size=length, dtype=torch.uint8)
-    return mapped.view(-1, *shape)
+    images = torch.from_file(str(path), shared=False, size=length, dtype=torch.uint8)
+    return images.view(-1, *shape)
 
 
 def _whole(path: Path) -> bool:
