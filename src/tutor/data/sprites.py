@@ -73,8 +73,8 @@ def render_dsprites(factors: Tensor) -> Tensor:
 def dsprites(split: str) -> PackedDataset:
     """All sprites with their factors; every split is the whole, since nothing else exists.
 
-    They are drawn once, which takes about a minute, and kept as bits in the cache folder, whose file
-    is mapped.
+    They are drawn once, which takes about a minute, and kept as bits in the cache folder, in a file
+    that is mapped.
     """
     return PackedDataset(
         _stored(cache_folder() / "dsprites" / f"sprites-{_recipe()}.bits"),
