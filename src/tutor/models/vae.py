@@ -37,6 +37,7 @@ class VAE(Autoencoder):
             that is not positive or has no use.
 
     Example:
+        >>> import torch
         >>> model = VAE(latent_dim=2)
         >>> x = torch.rand(5, 1, 28, 28)
         >>> model.encode(x).mean.shape, model.reconstruct(x).shape
