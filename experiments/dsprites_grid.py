@@ -3,8 +3,8 @@
 Kim & Mnih's figures 4 and 5 are made from such a grid: beta-VAE and FactorVAE, each with several
 weights and ten seeds.  Here beta-TCVAE, DIP-VAE and an adversarial autoencoder stand beside them.
 With a GPU the whole grid is run, without one a small part of it on a short schedule (see
-`experiments.disentangling`, whose constants are stored with the rows).  Two models are shipped:
-``beta_vae_dsprites`` and ``factor_vae_dsprites``.
+`experiments.disentangling`, whose constants are stored with the rows).  It writes two models
+to the package's weights: ``beta_vae_dsprites`` and ``factor_vae_dsprites``.
 
     python -m experiments.dsprites_grid      # those not yet done
     python -m experiments.dsprites_grid 1    # the next one

@@ -2,8 +2,8 @@
 
 Six latent dimensions, as Kim & Mnih.  Colours in [0, 1] go into a Bernoulli likelihood, so that a
 reconstruction is a cross-entropy and even a perfect one costs thousands of nats.  Without a GPU a
-few runs on a short schedule.  Two models are shipped: ``beta_vae_shapes3d`` and
-``factor_vae_shapes3d``.
+few runs on a short schedule.  The script writes two models to the package's
+weights: ``beta_vae_shapes3d`` and ``factor_vae_shapes3d``.
 
     python -m experiments.shapes3d_grid      # those not yet done
     python -m experiments.shapes3d_grid 1    # the next one
