@@ -28,7 +28,8 @@ class BetaTCVAE(VAE):
     and is computed so: the KL term in closed form, and estimates only where a weight differs from
     one.  With three ones it is the `VAE`.  The parts need log q(z), an average over all N images,
     of which a batch holds a few: `tutor.metrics.minibatch_stratified` and `minibatch_weighted`
-    estimate it.  Source: Chen et al. (arXiv 1802.04942).
+    estimate it.  Book equations: beta-tcvae-objective, mws, mss, mws-offset.  Source: Chen et al.
+    (arXiv 1802.04942).
 
     The weighted estimate of the total correlation is too high by about ``d log N - log M``, a
     hundred nats and more.  That moves the loss but hardly its gradient.  The terms that are

@@ -21,8 +21,8 @@ class DIPVAE(VAE):
 
     Variant I takes the covariance of the posterior means; variant II that of the codes themselves,
     which is larger by the mean of the posterior variances.  Only second moments are at stake:
-    codes may be uncorrelated and yet depend on each other.  Source: Kumar et al.
-    (arXiv 1711.00848).
+    codes may be uncorrelated and yet depend on each other.
+    Book equations: dip-vae-objective, code-covariance.  Source: Kumar et al. (arXiv 1711.00848).
 
     Args:
         latent_dim: number of latent dimensions.

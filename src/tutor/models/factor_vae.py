@@ -27,7 +27,9 @@ class FactorVAE(VAE):
     judged, another one to be permuted.  They are the two halves of the batch that ``step`` is
     given, so ``batch_size=128`` in `tutor.fit` makes the paper's two batches of 64.  `fit` draws
     without replacement: the halves share no image, and `fit` need not know what a model does with
-    its batch.  Source: Kim & Mnih (arXiv 1802.05983), algorithm 2.
+    its batch.
+    Book equations: factor-vae-objective, tc-density-ratio.  Source: Kim & Mnih (arXiv 1802.05983),
+    algorithm 2.
 
     Args:
         latent_dim: number of latent dimensions, at least 2.

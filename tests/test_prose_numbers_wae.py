@@ -1,0 +1,87 @@
+"""Numbers that chapter 4 states in a sentence are those of formulas and stored results."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tutor import kernel_theory, kernels, pretrained, transport
+from tutor.finite import jensen_shannon
+
+CHAPTER = Path(__file__).parents[1] / "notebooks" / "04_wae.ipynb"
+
+
+@pytest.fixture(scope="module")
+def prose() -> str:
+    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+    text = " ".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    captions = [c["metadata"].get("caption", "") for c in cells]
+    return re.sub(r"\s+", " ", " ".join([text, *captions]))
+
+
+def stated(prose: str, pattern: str) -> float:
+    (number,) = re.findall(pattern, prose)
+    return float(number.replace(" ", ""))
+
+
+def numbers(prose: str, pattern: str) -> list[float]:
+    """All groups of a pattern that occurs once."""
+    (groups,) = re.findall(pattern, prose)
+    return [float(number.replace(" ", "")) for number in groups]
+
+
+def test_the_slope_of_total_variation_far_away(prose):
+    digits, power = numbers(prose, r"10\\, h\$ it is \$([\d.]+) \\cdot 10\^\{(-\d+)\} / h\$")
+    assert digits * 10**power == pytest.approx(math.exp(-12.5) / math.sqrt(2 * math.pi), rel=0.01)
+
+
+def test_what_the_kernels_see(prose):
+    fixed = kernels.rbf(2.0)
+    half = kernel_theory.gaussian_mmd(torch.zeros(64), torch.full((64,), 0.5), kernel=fixed).item()
+    assert stated(prose, r"codes at half scale, ([\d.]+), has no slope") == round(half, 6)
+    eight = kernel_theory.gaussian_mmd(torch.zeros(8), torch.full((8,), 0.5)).item()
+    assert stated(prose, r"small beside the ([\d.]+) of codes at half the scale") == round(eight, 2)
+
+    def seen(dim: int, dead: int, kernel: kernels.Kernel | str) -> float:
+        std = (torch.arange(dim) >= dead).double()
+        value = kernel_theory.gaussian_mmd(torch.zeros(dim), std, kernel=kernel)
+        return (value / kernel_theory.mmd_null_std(dim, 100, kernel=kernel)).item()
+
+    assert "one dead dimension out of 16 or more is far below the noise" in prose
+    assert max(seen(dim, 1, kernel) for dim in (16, 32, 64) for kernel in ("imq", "rbf")) < 0.5
+    assert seen(16, 1, fixed) < 1
+    assert "One eighth empty is at the edge of what a batch of 100 can see" in prose
+    assert 1 < seen(64, 8, "imq") < 2
+
+
+def test_noise_in_the_exercises(prose):
+    std = kernel_theory.mmd_null_std(8, 100).item()
+    assert stated(prose, r"standard deviation of the noise is ([\d.]+), so the value") == round(
+        std, 4
+    )
+    share = 0.004 / std
+    assert 0.3 < share < 0.35  # "a third of one below zero"
+
+
+def test_distances_in_the_exercises(prose):
+    pair, point = torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0])
+    js = jensen_shannon(pair, point).item()
+    assert stated(prose, r"\\log 2\\bigr\] \\approx ([\d.]+)\$") == round(js, 3)
+    draw = torch.Generator().manual_seed(0)
+    x, even = torch.randn(8, 2, generator=draw), torch.full((8,), 1 / 8)
+    closer = x.mean(0) + 0.9 * (x - x.mean(0))
+    cost, same, drawn = numbers(
+        prose,
+        r"and that costs: ([\d.]+) here\. The values are \$(-[\d.]+)\$ for \$y = x\$ and "
+        r"\$(-[\d.]+)\$ for a cloud drawn together",
+    )
+    found = transport.sinkhorn(transport.distance_table(x, x, power=2), even, even, 0.5)
+    other = transport.sinkhorn(transport.distance_table(x, closer, power=2), even, even, 0.5)
+    assert cost == round(found.cost.item(), 3)
+    assert same == round(found.value.item(), 3)
+    assert drawn == round(other.value.item(), 3)
