@@ -8,13 +8,13 @@ from tutor.models.cluster_heads_aae import ClusterHeadsAAE
 from tutor.models.clustering_aae import CategoricalCode, ClusteringAAE
 from tutor.models.conditional_aae import ConditionalAAE
 from tutor.models.digit_classifier import DigitClassifier
-from tutor.models.dip_vae import DIPVAE
+from tutor.models.dip_vae import DIPVAE, code_covariance, covariance_distances
 from tutor.models.energy_avb import EnergyAVB
 from tutor.models.factor_vae import FactorVAE
 from tutor.models.gaussian_vb import GaussianVB
 from tutor.models.semi_supervised_aae import SemiSupervisedAAE
 from tutor.models.vae import VAE
-from tutor.models.wae import WAE
+from tutor.models.wae import WAE, GeneratedImages, l1_cost, squared_cost
 
 __all__ = [
     "AAE",
@@ -32,5 +32,10 @@ __all__ = [
     "EnergyAVB",
     "FactorVAE",
     "GaussianVB",
+    "GeneratedImages",
     "SemiSupervisedAAE",
+    "code_covariance",
+    "covariance_distances",
+    "l1_cost",
+    "squared_cost",
 ]
