@@ -85,3 +85,24 @@ def test_distances_in_the_exercises(prose):
     assert cost == round(found.cost.item(), 3)
     assert same == round(found.value.item(), 3)
     assert drawn == round(other.value.item(), 3)
+
+
+def test_more_dimensions_than_the_data(prose):
+    stored = pretrained.results("wae_dimension").set_index(["latent_dim", "encoder"])
+    plain, noisy = stored.loc[(64, "deterministic")], stored.loc[(64, "narrow")]
+    assert "keeps the image in about ten directions" in prose
+    assert 9 < noisy["effective_dimensions"] < 11
+    assert stated(
+        prose, r"with noise, a mean standard deviation of ([\d.]+)\. The squared"
+    ) == round(noisy["posterior_std"], 2)
+    match = numbers(prose, r"MMD falls from ([\d.]+) for the deterministic encoder to ([\d.]+),")
+    assert match == [round(plain["mmd"], 4), round(noisy["mmd"], 4)]
+    samples = numbers(prose, r"distance of the samples from (\d+) to (\d+)\. That is")
+    assert samples == [round(plain["frechet_samples"]), round(noisy["frechet_samples"])]
+    errors = numbers(prose, r"costs reconstructions, ([\d.]+) against ([\d.]+)\.")
+    assert errors == [round(noisy["squared_error"], 1), round(plain["squared_error"], 1)]
+    best = stated(prose, r"best samples of the table, (\d+), come from eight dimensions")
+    assert best == round(stored["frechet_samples"].min())
+    assert stored["frechet_samples"].idxmin() == (8, "deterministic")
+    wide = stored.xs("wide", level="encoder")
+    assert (wide["squared_error"] > 50).all()
