@@ -2,7 +2,7 @@
 
 A deterministic encoder maps images, which fill a thin sheet, to a sheet of codes, and a sheet can't
 fill d dimensions: q(z) stays unlike p(z) however long it is trained.  A random encoder can fill
-them with noise; whether it does depends on where it starts (see `wae_recipe.start_posteriors`).
+them with noise; how far it does depends on where it starts (see `wae_recipe.start_posteriors`).
 Fully connected networks, one seed, lambda 200 throughout, the kernel's scales in proportion to d.
 
     python -m experiments.wae_dimension
