@@ -174,7 +174,7 @@ def test_batches_are_mapped_from_the_cache(tmp_path, bare_machine):
 # --- bad input ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../a.png", "x/../../a.png", "/somewhere/a.png", "..\\a.png", "C:\\a"])
+@pytest.mark.parametrize("name", ["../a.png", "x/../../a.png", "/abs/a.png", "..\\a.png", "C:\\a"])
 @pytest.mark.parametrize("pack", [as_zip, as_tar])
 def test_an_archive_that_climbs_out_of_itself_is_refused(tmp_path, bare_machine, name, pack):
     path = tmp_path / ("faces3d.zip" if pack is as_zip else "faces3d.tar")
