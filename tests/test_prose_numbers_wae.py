@@ -105,7 +105,9 @@ def test_more_dimensions_than_the_data(prose):
     assert best == round(stored["frechet_samples"].min())
     assert stored["frechet_samples"].idxmin() == (8, "deterministic")
     wide = stored.xs("wide", level="encoder")
-    collapsed = stated(prose, r"not in the code at all, a squared error of ([\d.]+), as in the plane")
+    collapsed = stated(
+        prose, r"not in the code at all, a squared error of ([\d.]+), as in the plane"
+    )
     assert collapsed == round(wide.loc[8, "squared_error"], 1)
     assert "in 64 they find their way into about five directions" in prose
     assert 4.5 < wide.loc[64, "effective_dimensions"] < 5.5
