@@ -201,7 +201,7 @@ def test_votes_and_their_majority(compare):
 
 @pytest.mark.equation("mig")
 def test_gaps_by_counting(compare):
-    """Informations and gaps of codes with few values, by a table of counts for each pair."""
+    """Mutual information and gaps of codes with few values, by a table of counts for each pair."""
     factors = torch.cartesian_prod(torch.arange(3), torch.arange(4)).repeat(5, 1)
     g = generator(2)
     codes = torch.stack([factors[:, 0], factors[:, 1], factors.sum(1)], 1).double()
