@@ -113,8 +113,7 @@ def test_beta_weighs_three_parts(compare):
 
 @pytest.mark.equation("total-correlation", "tc-chain")
 def test_three_ways_to_the_total_correlation(compare):
-    """As a divergence, as a difference of entropies, and as a chain of mutual information; also on a
-    mixture in the plane."""
+    """As a divergence, as a difference of entropies, and as a chain of mutual information."""
     q = FiniteWorld().q
     truth = kl(q, product_of_marginals(q))
     by_entropies = sum(entropy(marginal(q, (j,))) for j in range(3)) - entropy(q)
