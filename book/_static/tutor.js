@@ -9,9 +9,12 @@ if (typeof DOCUMENTATION_OPTIONS !== "undefined" && location.protocol === "file:
 const SCROLLS =
   ".math, mjx-container, .cell_output, .highlight pre, .output pre, .pst-scrollable-table-container";
 
+const mayScroll = (box) => /auto|scroll/.test(getComputedStyle(box).overflowX);
+
 function reachScrollers() {
   for (const box of document.querySelectorAll(SCROLLS)) {
-    if (box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "visible") {
+    const slack = box.matches("span.math") ? 4 : 0; // accents stick out of a letter's box
+    if (box.scrollWidth > box.clientWidth + slack && mayScroll(box)) {
       if (box.tabIndex < 0) {
         box.tabIndex = 0;
         box.dataset.scrolls = "";

@@ -170,6 +170,16 @@ class Visit:
         wide = self.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= self.page.viewport_size["width"], f"the page is {wide} pixels wide"
 
+    def check_no_formula_is_cut_off(self) -> None:
+        """A formula wider than its line can be scrolled, with the keyboard too (4 px: accents)."""
+        cut = self.page.evaluate(
+            """[...document.querySelectorAll("span.math")]
+            .filter(box => box.clientWidth > 0 && box.tabIndex < 0)
+            .filter(box => box.scrollWidth > box.clientWidth + 4)
+            .map(box => box.textContent)"""
+        )
+        assert not cut, cut
+
     def check_accessibility(self, *rules: str) -> None:
         """No violation of any kind; of these rules only, if some are named."""
         from axe_playwright_python.sync_playwright import Axe
@@ -218,6 +228,7 @@ def test_page_from_disk(context, html, page):
     with Visit(context, f"{html.as_uri()}/{page}", "file:", width=390) as visit:
         visit.check_math()
         visit.check_width()
+        visit.check_no_formula_is_cut_off()
         visit.check_quiet()
 
 
