@@ -54,10 +54,10 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def facts() -> dict[str, Any]:
+def facts(steps: int | None = None) -> dict[str, Any]:
     """The settings that all rows of a table share."""
     return {
-        "steps": STEPS,
+        "steps": steps or STEPS,
         "batch_size": BATCH,
         "rate": RATE,
         "critic_rate": CRITIC_RATE,
@@ -100,14 +100,14 @@ def optimizers(model: Model) -> dict[str, Any]:
     }
 
 
-def train(model: Model, data: Dataset, seed: int, folder: Path) -> float | None:
+def train(model: Model, data: Dataset, seed: int, folder: Path, steps: int) -> float | None:
     """Train, or go on training; the processor's seconds a step, unless all was done before."""
     twice = 2 if type(model).__name__ == "FactorVAE" else 1  # it splits its batch into two
     began = time.process_time()
     history = tutor.fit(
         model,
         data,
-        steps=STEPS,
+        steps=steps,
         batch_size=twice * BATCH,
         seed=seed,
         optimizer=optimizers(model),
@@ -125,13 +125,22 @@ def train(model: Model, data: Dataset, seed: int, folder: Path) -> float | None:
 
 
 def run(
-    data: Dataset, name: str, method: str, weight: float, seed: int, latent_dim: int, folder: Path
+    data: Dataset,
+    name: str,
+    method: str,
+    weight: float,
+    seed: int,
+    latent_dim: int,
+    folder: Path,
+    steps: int | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """One model of a grid, trained, rounded as it would be shipped, and measured."""
+    steps = steps or STEPS
     kind, arguments, networks = description(method, weight, data, latent_dim)
     torch.manual_seed(seed)
     model = tutor.pretrained.build(kind, arguments, networks)
-    a_step = train(model, data, seed, folder / f"{name}-{method}-{weight:g}-{seed}-{STEPS}")
+    folder = folder / f"{name}-{method}-{weight:g}-{seed}-{steps}"
+    a_step = train(model, data, seed, folder, steps)
     tutor.pretrained.halve(model)
     return model, {"seconds_a_step": a_step, **measure(model, data, seed)}
 
@@ -210,7 +219,12 @@ def claimed(model: Model, z: Tensor) -> float | None:
 
 
 def about(
-    method: str, weight: float, data: Dataset, latent_dim: int, measured: Mapping[str, Any]
+    method: str,
+    weight: float,
+    data: Dataset,
+    latent_dim: int,
+    measured: Mapping[str, Any],
+    steps: int | None = None,
 ) -> dict[str, Any]:
     """What is stored beside the weights of a shipped model."""
     from experiments.record import origin
@@ -220,8 +234,8 @@ def about(
         "arguments": arguments,
         "networks": networks,
         "data": f"{data.name}, {len(data)} images",
-        "steps": STEPS,
-        "settings": facts(),
+        "steps": steps or STEPS,
+        "settings": facts(steps),
         "measured": {k: v for k, v in measured.items() if k != "votes"},
         "origin": origin(),
     }

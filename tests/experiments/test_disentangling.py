@@ -9,7 +9,13 @@ import torch
 from torch.optim import Adam
 
 import tutor
-from experiments import disentangling, dsprites_grid, dsprites_tc, shapes3d_grid
+from experiments import (
+    disentangled_models,
+    disentangling,
+    dsprites_grid,
+    dsprites_tc,
+    shapes3d_grid,
+)
 from tutor.data import Dataset, render_dsprites
 from tutor.data.sprites import NAMES
 from tutor.divergences import gaussian_total_correlation
@@ -132,10 +138,22 @@ def test_part_of_the_images_is_drawn_without_replacement(monkeypatch):
 
 
 @pytest.mark.parametrize("grid", [dsprites_grid, shapes3d_grid])
-def test_shipped_models_are_runs_of_the_grid(grid):
-    for method, weight, seed in grid.SHIPPED:
-        assert weight in grid.WEIGHTS[method]
-        assert seed in grid.SEEDS
+def test_shipped_models_have_weights_of_the_grid(grid):
+    for setting in disentangled_models.SETTINGS:
+        if setting["data"] in grid.__name__:
+            assert setting["weight"] in grid.WEIGHTS[setting["method"]]
+
+
+def test_rooms_are_kept_as_bytes(monkeypatch, tmp_path):
+    """Rounded to a byte, in the order of the factors, and drawn only once."""
+    drawn = tutor.data.load("shapes3d").subset(torch.tensor([5, 470_000, 17]))
+    monkeypatch.setattr(tutor.data, "load", lambda name: drawn)
+    monkeypatch.setattr(shapes3d_grid, "OUT", tmp_path)
+    first, second = shapes3d_grid.images(), shapes3d_grid.images()
+    assert torch.equal(first.factors, drawn.factors)
+    assert (first[:] - drawn[:]).abs().max() <= 0.5 / 255 + 1e-6  # rounding
+    assert torch.equal(first.images, second.images)
+    assert len(list(tmp_path.glob("*"))) == 1
 
 
 def test_the_first_rows_compare_the_methods(monkeypatch):
@@ -145,22 +163,22 @@ def test_the_first_rows_compare_the_methods(monkeypatch):
     assert order == [("a", 1.0), ("b", 4.0), ("a", 2.0), ("a", 3.0)]
 
 
-def test_a_grid_ships_what_it_measured(short, tmp_path, monkeypatch):
+def test_what_is_shipped_is_what_was_measured(short, tmp_path, monkeypatch):
     """The weights are those of the row, and load again from the two files."""
-    monkeypatch.setattr(tutor.data, "load", lambda name: sprites())
-    monkeypatch.setattr(dsprites_grid, "LATENT", 4)  # eight images tell no more dimensions apart
-    monkeypatch.setattr(dsprites_grid, "ROOT", tmp_path)
-    monkeypatch.setattr(dsprites_grid, "OUT", tmp_path / "runs")
-    (tmp_path / "src" / "tutor").mkdir(parents=True)
+    monkeypatch.setitem(disentangled_models.LOAD, "dsprites", sprites)
+    monkeypatch.setitem(disentangled_models.LATENT, "dsprites", 4)  # eight images, few dimensions
+    monkeypatch.setattr(disentangled_models, "STEPS", 2)
+    monkeypatch.setattr(disentangled_models, "ROOT", tmp_path)
+    monkeypatch.setattr(disentangled_models, "OUT", tmp_path / "runs")
     folder = tmp_path / "src" / "tutor" / "weights"
-    folder.mkdir()
-    row = dsprites_grid.run("beta-vae", 4.0, 0)
+    folder.mkdir(parents=True)
+    row = disentangled_models.run("dsprites", "beta-vae", 4.0)
     monkeypatch.setattr(tutor.pretrained, "_WEIGHTS", folder)
     model = tutor.pretrained.load("beta_vae_dsprites")
-    measured = tutor.pretrained.provenance("beta_vae_dsprites")["measured"]
-    assert measured["reconstruction"] == row["reconstruction"]
+    about = tutor.pretrained.provenance("beta_vae_dsprites")
+    assert about["measured"]["reconstruction"] == row["reconstruction"]
     assert disentangling.measure(model, sprites(), 0)["reconstruction"] == row["reconstruction"]
-    assert tutor.pretrained.provenance("beta_vae_dsprites")["data"] == "dsprites, 400 images"
+    assert (about["data"], about["steps"]) == ("dsprites, 400 images", 2)
 
 
 # -- total correlation during training ------------------------------------------------------------
