@@ -68,7 +68,7 @@ lab: $(VENV)/.book ## open the notebooks in JupyterLab
 
 # --- testing: what fails fastest comes first ----------------------------------------------------
 
-test: $(VENV)/.test ## run every test, the quick ones first (about seven minutes on two cores)
+test: $(VENV)/.test ## run every test, the quick ones first (about fifteen minutes on two cores)
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory doctest

@@ -12,12 +12,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+
 import tutor
 from experiments import disentangling, dsprites_grid, shapes3d_grid
 from experiments.record import ROOT
 from experiments.runs import do_all
+from tutor import metrics
+from tutor.data import Dataset
 
-STEPS = tutor.budget(cpu=30_000, gpu=300_000)
+STEPS = tutor.budget(cpu=15_000, gpu=300_000)
+EVALUATED, DRAWS = 100, 1_000  # images, and draws for each, of the log-likelihood
 LOAD = {"dsprites": partial(tutor.data.load, "dsprites"), "shapes3d": shapes3d_grid.images}
 LATENT = {"dsprites": dsprites_grid.LATENT, "shapes3d": shapes3d_grid.LATENT}
 SETTINGS = [
@@ -32,14 +37,25 @@ OUT = ROOT / "build" / "experiments" / "disentangled_models"
 def run(data: str, method: str, weight: float) -> dict[str, Any]:
     images, latent = LOAD[data](), LATENT[data]
     model, row = disentangling.run(images, data, method, weight, 0, latent, OUT, STEPS)
+    row |= likelihood(model, images)
     about = disentangling.about(method, weight, images, latent, row, STEPS)
     name = f"{method.replace('-', '_')}_{data}"
     tutor.pretrained.save(model.cpu(), ROOT / "src" / "tutor" / "weights", name, about)
     return row
 
 
+def likelihood(model: Any, images: Dataset) -> dict[str, float]:
+    """ELBO and importance-sampled log p(x) of some images, nats; the models have seen them."""
+    g = torch.Generator().manual_seed(0)
+    x = images[torch.randperm(len(images), generator=g)[:EVALUATED].sort().values]
+    return {
+        "elbo": metrics.elbo(model, x, samples=64, generator=g).mean().item(),
+        "log_likelihood": metrics.iwae(model, x, samples=DRAWS, generator=g).mean().item(),
+    }
+
+
 def main() -> None:
-    do_all("disentangled_models", SETTINGS, run, seed=0, **disentangling.facts(STEPS))
+    do_all("disentangled_models", SETTINGS, run, seed=0, draws=DRAWS, **disentangling.facts(STEPS))
 
 
 if __name__ == "__main__":

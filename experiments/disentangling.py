@@ -37,7 +37,7 @@ from tutor.training import decay_after
 BATCH = 64
 STEPS = tutor.budget(cpu=5_000, gpu=300_000)
 RATE = tutor.budget(cpu=1e-3, gpu=1e-4)
-CRITIC_RATE = tutor.budget(cpu=5e-4, gpu=1e-4)
+CRITIC_RATE = tutor.budget(cpu=1e-3, gpu=1e-4)
 CRITIC_WIDTH = tutor.budget(cpu=500, gpu=1000)
 PRECISION = tutor.budget(cpu="bf16", gpu="float32")
 IMAGES = tutor.budget(cpu=50_000, gpu=1_000_000)  # that the scores are computed on, at most

@@ -21,7 +21,7 @@ from experiments.runs import do_all
 LATENT = 10
 WEIGHTS: dict[str, tuple[float, ...]] = tutor.budget(
     cpu={
-        "factor-vae": (10.0, 40.0),
+        "factor-vae": (10.0, 20.0, 40.0),
         "beta-vae": (4.0, 1.0),
         "beta-tcvae": (4.0,),
         "dip-vae-i": (10.0,),
