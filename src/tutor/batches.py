@@ -24,6 +24,7 @@ class BatchOrder:
 
     Step t takes places ``t * batch_size`` onward in an endless line of shuffled copies of the data
     set.  The order is a function of the step and the seed alone, so a resumed run needs no state.
+    It is made on the CPU, and lies on ``device``.
 
     Example:
         >>> order = BatchOrder(examples=4, batch_size=3, seed=0)
@@ -31,9 +32,15 @@ class BatchOrder:
         [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     """
 
-    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, examples: int, batch_size: int, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
         self.examples, self.batch_size = examples, batch_size
-        self._shuffled = functools.lru_cache(maxsize=2)(functools.partial(_shuffle, examples, seed))
+
+        def shuffled(epoch: int) -> Tensor:  # a whole copy goes to the device, then it is cut there
+            return _shuffle(examples, seed, epoch).to(device)
+
+        self._shuffled = functools.lru_cache(maxsize=2)(shuffled)
 
     def __call__(self, step: int) -> Tensor:
         first = step * self.batch_size

@@ -22,7 +22,7 @@ class History(pd.DataFrame):
 
     It is a pandas table: the index ``step`` counts the steps done at the end of the row, a column
     ``player/term`` is the mean of that term over the row's steps.  ``attrs`` holds the device, the
-    number of steps and the seconds they took.
+    number of steps, the seconds they took and the ``loop`` that played them (see `tutor.graphs`).
     """
 
     @property
@@ -44,10 +44,21 @@ class Recorder:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._unread: list[tuple[int, str, dict[str, Tensor]]] = []
+        self._tables: list[tuple[int, list[tuple[str, list[str]]], Tensor]] = []
 
     def add(self, step: int, turn: Turn) -> None:
         """Keep the turn's values on the device until somebody reads them."""
         self._unread.append((step, turn.player, {"loss": turn.loss.detach(), **turn.terms}))
+
+    def add_table(self, first: int, turns: list[tuple[str, list[str]]], table: Tensor) -> None:
+        """Keep the values of many steps, which are read before what `add` keeps.
+
+        Args:
+            first: the step of the first row.
+            turns: of every step, the player and the names of its values, in the table's order.
+            table: ``(steps, values)``; it must not change before it is read.
+        """
+        self._tables.append((first, turns, table))
 
     def latest(self, turn: Turn) -> dict[str, float]:
         """Values of the turn just added; on a CPU this costs nothing."""
@@ -55,6 +66,12 @@ class Recorder:
 
     def unread(self) -> Iterator[tuple[tuple[int, str], dict[str, float]]]:
         """Read everything added since the last call, in one transfer, and add it to the window."""
+        tables, self._tables = self._tables, []
+        for first, in_turn, table in tables:
+            for step, row in enumerate(table.tolist(), first):
+                values = iter(row)
+                for player, names in in_turn:
+                    yield self._counted(step, player, {name: next(values) for name in names})
         flat = [value for _, _, values in self._unread for value in values.values()]
         # One transfer for each device and type; a Mac's GPU has no float64 to convert to.
         groups: dict[Any, list[int]] = {}
@@ -67,12 +84,16 @@ class Recorder:
         numbers = iter(read_out.values())
         turns, self._unread = self._unread, []
         for step, player, values in turns:
-            read = {name: next(numbers) for name in values}
-            for name, value in read.items():
-                column = f"{player}/{name}"
-                self._sums[column] = self._sums.get(column, 0.0) + value
-                self._counts[column] = self._counts.get(column, 0) + 1
-            yield (step, player), read
+            yield self._counted(step, player, {name: next(numbers) for name in values})
+
+    def _counted(
+        self, step: int, player: str, read: dict[str, float]
+    ) -> tuple[tuple[int, str], dict[str, float]]:
+        for name, value in read.items():
+            column = f"{player}/{name}"
+            self._sums[column] = self._sums.get(column, 0.0) + value
+            self._counts[column] = self._counts.get(column, 0) + 1
+        return (step, player), read
 
     @staticmethod
     def window_ends(done: int) -> bool:

@@ -102,7 +102,8 @@ class GaussianLikelihood(Independent):
     """
 
     def __init__(self, mean: Tensor, std: float | Tensor) -> None:
-        scale = torch.as_tensor(std, dtype=mean.dtype, device=mean.device)
+        # Filled there, not copied: a number that is sent to a GPU keeps the host waiting.
+        scale = std.to(mean) if isinstance(std, Tensor) else mean.new_full((), std)
         super().__init__(Normal(mean, scale.expand_as(mean), validate_args=False), mean.dim() - 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> GaussianLikelihood:

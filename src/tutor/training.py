@@ -7,26 +7,29 @@ to nothing else, so no loss can leak into another player's network.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from tutor import graphs
 from tutor.batches import BatchOrder, DataSource, as_source, fingerprint
 from tutor.checkpoints import Checkpoint
 from tutor.devices import private_stream, resolve_device
 from tutor.game import Turn, player_networks, player_parameters
-from tutor.history import History, Recorder
+from tutor.history import WINDOW, History, Recorder
 from tutor.precision import networks_in
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
+Look = Callable[[Turn], None]
 
 
 class TrainingDiverged(RuntimeError):
@@ -76,6 +79,10 @@ def fit(
             processor has the instructions (AVX-512 with bf16, or a recent GPU).
         progress: show a bar with the latest values.
 
+    On a CUDA device the images stay there, and a whole round, optimisers included, is recorded
+    once and replayed (`tutor.graphs`).  A game that can't be recorded is played round by round,
+    and a warning says why; ``history.attrs["loop"]`` says which of the two was done.
+
     Returns:
         A `History`: every loss and term, averaged over windows of 50 rounds.
 
@@ -95,15 +102,60 @@ def fit(
         >>> list(history.columns)
         ['autoencoder/loss', 'autoencoder/reconstruction', 'autoencoder/kl']
     """
+    seed, where = _whole(seed=seed), resolve_device(device)
+    game = playing(
+        model,
+        dataset,
+        steps=steps,
+        batch_size=batch_size,
+        where=where,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        optimizer=optimizer,
+        schedule=schedule,
+        precision=precision,
+        progress=progress,
+    )
+    with private_stream(where, seed), graphs.own_stream(where):
+        return finished(game)
+
+
+def playing(
+    model: nn.Module,
+    dataset: DataSource | Tensor,
+    *,
+    steps: int,
+    batch_size: int = 128,
+    where: torch.device,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 500,
+    optimizer: MakeOptimizer | Mapping[str, MakeOptimizer] | None = None,
+    schedule: Schedule | None = None,
+    precision: Literal["float32", "bf16"] = "float32",
+    progress: bool = True,
+) -> Generator[None, None, History]:
+    """What `fit` does, as a generator: it pauses whenever a stretch of rounds has been started.
+
+    `fit` goes on at once; `tutor.fit_many` lets other games play meanwhile.  The caller provides
+    the random stream.  Arguments and errors are those of `fit`.
+
+    Example:
+        >>> from tutor.models import VAE
+        >>> game = playing(VAE(image_shape=(1, 2, 2)), torch.rand(8, 1, 2, 2), steps=60,
+        ...                batch_size=4, where=torch.device("cpu"), progress=False)
+        >>> [pause for pause in game]  # rounds 1 to 50, then 51 to 60
+        [None, None]
+    """
     steps, batch_size = _whole(1, steps=steps), _whole(1, batch_size=batch_size)
-    checkpoint_every, seed = _whole(1, checkpoint_every=checkpoint_every), _whole(seed=seed)
+    checkpoint_every = _whole(1, checkpoint_every=checkpoint_every)
     if not isinstance(model, nn.Module) or not hasattr(model, "step"):
         given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise TypeError(
             f"model is {given}; expected an nn.Module with `players` and `step`, "
             "made by calling its class"
         )
-    where = resolve_device(device)
     data = as_source(dataset)
     if batch_size > len(data):
         raise ValueError(
@@ -114,15 +166,17 @@ def fit(
     data = data.to(where)
     owned = player_parameters(model)
     optimizers = _make_optimizers(owned, optimizer)
-    set_rates = _rates(optimizers, schedule)
-    order = BatchOrder(len(data), batch_size, seed)
+    rates = Rates(optimizers, schedule)
+    order = BatchOrder(len(data), batch_size, seed, where)
 
     modes = [(module, module.training) for module in model.modules()]
     with contextlib.ExitStack() as stack:
         stack.callback(_put_back, modes)
-        stack.enter_context(private_stream(where, seed))
         stack.enter_context(networks_in(precision, player_networks(model), where))
         recorder = Recorder()
+        recorded = graphs.wanted(where)
+        if where.type in graphs.DEVICES:  # in both loops, so that they compute the same
+            graphs.prepare(optimizers, where, scheduled=schedule is not None)
         start, saved = 0, None
         if checkpoint is not None:
             run = {"seed": seed, "batch_size": batch_size, "examples": len(data)}
@@ -138,33 +192,84 @@ def fit(
                     "ask for more steps or choose another folder"
                 )
         model.train()
+
+        def look(step: int, turn: Turn) -> None:
+            recorder.add(step, turn)
+            if where.type == "cpu":  # elsewhere reading a value would stall the device
+                _check_finite(recorder.latest(turn), step, turn.player, saved)
+
+        def eagerly(first: int, last: int) -> Iterator[None]:
+            for step in range(first, last):
+                rates.set(step / steps)
+                play(order(step), step, functools.partial(look, step))
+                yield
+
+        play = functools.partial(_play, model, data, owned, optimizers)
+        loop = graphs.Loop(eagerly)
+        if recorded:
+            table = graphs.Round(play, order, rates, steps, where)
+            loop = graphs.Recording(table, eagerly, recorder, model, data, optimizers)
         bar = stack.enter_context(_bar(start, steps, progress))
         began = time.perf_counter()
-        for step in range(start, steps):
-            moved = False
-            set_rates(step / steps)
-            for turn in _turns(model, data.take(order(step).to(where)), step):
-                moved = True
-                _check_turn(turn, owned, step)
-                recorder.add(step, turn)
-                if where.type == "cpu":  # elsewhere reading a value would stall the device
-                    _check_finite(recorder.latest(turn), step, turn.player, saved)
-                _move(turn, owned[turn.player], optimizers[turn.player])
-            if not moved:
-                raise ValueError(
-                    f"step {step}: the model's `step` yielded no Turn, so nobody learns"
-                )
-            done = step + 1
-            if recorder.window_ends(done) or done == steps or done % checkpoint_every == 0:
-                for (at, player), values in recorder.unread():
-                    _check_finite(values, at, player, saved)
-                if recorder.window_ends(done) or done == steps:
-                    bar.set_postfix(recorder.close_window(done), refresh=False)
-                if saved is not None and (done % checkpoint_every == 0 or done == steps):
-                    saved.write(done, recorder)
-            bar.update()
+        for first, last in _stretches(start, steps, checkpoint_every):
+            for _ in loop.stretch(first, last):
+                bar.update()
+            yield
+            for (at, player), values in recorder.unread():
+                _check_finite(values, at, player, saved)
+            if recorder.window_ends(last) or last == steps:
+                bar.set_postfix(recorder.close_window(last), refresh=False)
+            if saved is not None and (last % checkpoint_every == 0 or last == steps):
+                saved.write(last, recorder)
         seconds = time.perf_counter() - began
-    return recorder.history(device=str(where), seconds=seconds, steps=steps - start)
+    return recorder.history(
+        device=str(where), seconds=seconds, steps=steps - start, **loop.described()
+    )
+
+
+def finished(game: Generator[None, None, History]) -> History:
+    """Plays a game of `playing` to its end, without a pause.
+
+    Example:
+        >>> def game():
+        ...     yield
+        ...     return "history"
+        >>> finished(game())
+        'history'
+    """
+    while True:
+        try:
+            next(game)
+        except StopIteration as end:
+            return end.value
+
+
+def _stretches(start: int, steps: int, checkpoint_every: int) -> Iterator[tuple[int, int]]:
+    """Rounds ``first .. last - 1`` after which somebody looks: window, checkpoint or the end."""
+    while start < steps:
+        stops = (steps, *((start // n + 1) * n for n in (WINDOW, checkpoint_every)))
+        yield start, min(stops)
+        start = min(stops)
+
+
+def _play(
+    model: nn.Module,
+    data: DataSource,
+    owned: Mapping[str, list[nn.Parameter]],
+    optimizers: Mapping[str, Optimizer],
+    index: Tensor,
+    step: int,
+    look: Look,
+) -> None:
+    """One round of the game: in every turn its player moves, after a look at the loss."""
+    moved = False
+    for turn in _turns(model, data.take(index), step):
+        moved = True
+        _check_turn(turn, owned, step)
+        look(turn)
+        _move(turn, owned[turn.player], optimizers[turn.player])
+    if not moved:
+        raise ValueError(f"step {step}: the model's `step` yielded no Turn, so nobody learns")
 
 
 def decay_after(start: float = 0.5) -> Schedule:
@@ -188,33 +293,48 @@ def decay_after(start: float = 0.5) -> Schedule:
     return lambda t: min(1.0, (1 - t) / (1 - start))
 
 
-def _rates(
-    optimizers: Mapping[str, Optimizer], schedule: Schedule | None
-) -> Callable[[float], None]:
-    """A function of progress that sets every learning rate from the one its optimiser began with.
+class Rates:
+    """Every optimiser's learning rates: those they began with, times a function of progress.
 
     The first rates are read before a checkpoint is restored, which would bring back rates that
     had already been multiplied.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(()))
+        >>> rates = Rates({"one": torch.optim.SGD([weight], lr=0.5)}, schedule=lambda t: 1 - t)
+        >>> rates.at(0.75)
+        [0.125]
     """
-    if schedule is None:
-        return lambda t: None
 
-    def groups() -> list[dict[str, Any]]:  # asked anew: restoring a state replaces them
-        return [group for o in optimizers.values() for group in o.param_groups]
+    def __init__(self, optimizers: Mapping[str, Optimizer], schedule: Schedule | None) -> None:
+        self.optimizers, self.schedule = optimizers, schedule
+        self.first = [group["lr"] for group in self.groups()]
 
-    first = [group["lr"] for group in groups()]
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups of parameters; asked anew, because restoring a state replaces them."""
+        return [group for o in self.optimizers.values() for group in o.param_groups]
 
-    def set_rates(t: float) -> None:
-        factor = schedule(t)
+    def at(self, t: float) -> list[Any]:
+        """The rates when the share ``t`` of the steps is done."""
+        if self.schedule is None:
+            return self.first
+        factor = self.schedule(t)
         if not (isinstance(factor, int | float) and 0 <= factor < math.inf):
             raise ValueError(
                 f"schedule({t:.4g}) is {factor!r}; expected the number, zero or more, by which "
                 "the learning rates are multiplied"
             )
-        for group, rate in zip(groups(), first, strict=True):
-            group["lr"] = factor * rate
+        return [factor * rate for rate in self.first]
 
-    return set_rates
+    def set(self, t: float) -> None:
+        """Gives the optimisers the rates of that moment."""
+        if self.schedule is None:
+            return
+        for group, rate in zip(self.groups(), self.at(t), strict=True):
+            if graphs.on_device(group):  # a replayed round reads the rate from where it lies
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def _put_back(modes: list[tuple[nn.Module, bool]]) -> None:

@@ -31,6 +31,8 @@ def checked_factors(factors: Tensor, names: Sequence[str], sizes: Sequence[int])
             f"(n, {len(sizes)}): {', '.join(names)}"
         )
     factors = factors.long()
+    if factors.device.type != "cpu":  # elsewhere the look would stall the device
+        return factors
     for name, size, column in zip(names, sizes, factors.T, strict=True):
         wrong = column[(column < 0) | (column >= size)]
         if len(wrong):

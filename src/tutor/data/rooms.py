@@ -72,7 +72,7 @@ def render_shapes3d(factors: Tensor) -> Tensor:
     factors = checked_factors(factors, NAMES, SIZES)
     covers, lights = _drawings(factors.device)
     hues = _hues(factors.device)
-    sky = torch.tensor(_SKY, dtype=torch.float32, device=factors.device)[:, None]
+    sky = _sky(factors.device)
     images = covers.new_empty(len(factors), 3, SIDE * SIDE)
     # Pieces that stay in a processor's cache; a GPU is the faster the fewer there are.
     piece = 16 if factors.device.type == "cpu" else 1024
@@ -112,6 +112,12 @@ def _recipe() -> str:
     numbers = (SIZES, _CAMERA, _WALLS, _SOLIDS, _SCALES, _TURNS, _SKY, _FINISH, _AMBIENT, _HEAD,
                _LAMP, _LAMP_AT, _LAMP_TO, _LAMP_CONE, _LAMP_WIDTH, _GLOSS, _POINTS)  # fmt: skip
     return "shapes3d " + hashlib.sha256(repr(numbers).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _sky(device: torch.device) -> Tensor:
+    """The colour of the sky, ``(3, 1)``."""
+    return torch.tensor(_SKY, dtype=torch.float32, device=device)[:, None]
 
 
 @functools.cache

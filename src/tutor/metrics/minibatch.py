@@ -7,6 +7,7 @@ estimators of ``log q(z)`` and ``log q(z_j)`` weigh the batch in two ways (Chen 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def minibatch_stratified(q: DiagonalGaussian, z: Tensor, data_size: int) -> Aggr
         tensor([0., 0., 0., 0.])
     """
     _check_batch(q, z, data_size)
-    return _weigh(q, z, stratified_log_weights(len(z), data_size).to(z))
+    return _weigh(q, z, _kept_log_weights(len(z), data_size, z.device, z.dtype))
 
 
 def minibatch_surgery(
@@ -141,6 +142,14 @@ def stratified_log_weights(batch_size: int, data_size: int) -> Tensor:
     weights[row, row] = 1 / data_size
     weights[row, (row + 1) % batch_size] = (data_size - others) / (data_size * others)
     return weights.log()
+
+
+@functools.cache
+def _kept_log_weights(
+    batch_size: int, data_size: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    # Kept: to send them to a GPU in every step would keep the host waiting.
+    return stratified_log_weights(batch_size, data_size).to(device, dtype)
 
 
 def _weigh(q: DiagonalGaussian, z: Tensor, log_weights: Tensor) -> AggregateDensity:

@@ -122,10 +122,11 @@ def code_covariance(q: DiagonalGaussian, *, of_means: bool = False) -> Tensor:
         tensor([[3., 0.],
                 [0., 1.]])
     """
-    n, dim = q.mean.shape
+    n = len(q.mean)
     if n < 2:
         raise ValueError(f"the batch has {n} image; a covariance needs at least 2")
-    cov = q.mean.T.cov().reshape(dim, dim)  # (dim, dim), also where dim is 1
+    rows = (q.mean - q.mean.mean(0)).T  # (dim, n); torch.cov would read its divisor from the device
+    cov = rows @ rows.T / (n - 1)  # (dim, dim)
     return cov if of_means else cov + q.log_var.exp().mean(0).diag()
 
 

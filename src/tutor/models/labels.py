@@ -36,6 +36,8 @@ def checked_labels(labels: Tensor, classes: int, *, unknown: bool = False) -> Te
         raise ValueError(
             f"labels have shape {tuple(labels.shape)}; expected (n,), the number of a class each"
         )
+    if labels.device.type != "cpu":  # elsewhere the look would stall the device
+        return labels
     outside = labels[(labels < (UNKNOWN if unknown else 0)) | (labels >= classes)]
     if len(outside):
         instead = "give -1 for images" if unknown else "leave out images"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ class Prior(nn.Module):
         self.classes = classes
         # Follows the model to its device, so that samples are made there; no parameter to save.
         self.register_buffer("origin", torch.zeros(dim), persistent=False)
+        self._sent: dict[tuple[str, torch.device, torch.dtype], Any] = {}
 
     def _uniform(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """Numbers in [0, 1) on the prior's device, in its precision."""
@@ -31,6 +34,18 @@ class Prior(nn.Module):
         return torch.randn(
             shape, generator=generator, device=self.origin.device, dtype=self.origin.dtype
         )
+
+    def _like(self, z: Tensor, name: str) -> Any:
+        """The prior's own tables of that name, on the device of z and in its precision.
+
+        They are kept: to send them to a GPU in every step would keep the host waiting.
+        """
+        key = (name, z.device, z.dtype)
+        if key not in self._sent:
+            table = getattr(self, name)
+            several = isinstance(table, tuple)
+            self._sent[key] = tuple(t.to(z) for t in table) if several else table.to(z)
+        return self._sent[key]
 
     def _check_codes(self, z: Tensor, labels: Tensor | None = None) -> None:
         """Refuses codes of another dimension, and labels that are not one for each code."""
@@ -69,6 +84,8 @@ class Prior(nn.Module):
                 f"labels have shape {tuple(labels.shape)}; expected (n,), one class each: "
                 "flatten them, or take argmax(1) of one-hot rows"
             )
+        if labels.device.type != "cpu":  # elsewhere the look would stall the device
+            return labels.to(self.origin.device)
         outside = labels[(labels < 0) | (labels >= self.classes)]
         if len(outside):
             raise ValueError(

@@ -100,7 +100,7 @@ class SwissRoll(Prior):
             TypeError: if z does not hold real numbers.
         """
         self._check_codes(z)
-        position, log_weight = (t[0].to(z) for t in self._whole)
+        position, log_weight = (t[0] for t in self._like(z, "_whole"))
         parts = [
             self._integral(part, position, log_weight)
             # a grid of the whole plane must fit in memory
@@ -139,7 +139,7 @@ class SwissRoll(Prior):
         """
         labels = self._check_labels(labels).to(z.device)
         self._check_codes(z, labels)
-        position, log_weight = (t.to(z)[labels] for t in self._segments)
+        position, log_weight = (t[labels] for t in self._like(z, "_segments"))
         return self._integral(z, position, log_weight)
 
     def _integral(self, z: Tensor, position: Tensor, log_weight: Tensor) -> Tensor:

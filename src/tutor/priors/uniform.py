@@ -79,7 +79,9 @@ class UniformBox(Prior):
         labels = self._check_labels(labels)
         place = self._uniform((*labels.shape, 2), generator)
         # lerp, unlike low + (high - low) * place, never rounds to a point outside the cell
-        return torch.lerp(self._low.to(place)[labels], self._high.to(place)[labels], place)
+        return torch.lerp(
+            self._like(place, "_low")[labels], self._like(place, "_high")[labels], place
+        )
 
     def log_prob_class(self, z: Tensor, labels: Tensor) -> Tensor:
         """Log-density of each code in its label's cell, ``-inf`` elsewhere; ``(n,)`` in nats.
@@ -96,7 +98,7 @@ class UniformBox(Prior):
         self._check_plane()
         labels = self._check_labels(labels).to(z.device)
         self._check_codes(z, labels)
-        low, high = self._low.to(z)[labels], self._high.to(z)[labels]
+        low, high = self._like(z, "_low")[labels], self._like(z, "_high")[labels]
         return _flat(z, ((low <= z) & (z <= high)).all(-1), math.log(self.classes / 4))
 
     def extra_repr(self) -> str:
