@@ -29,7 +29,7 @@ from tutor.models import FactorVAE
 LATENT = 10
 EVERY = tutor.budget(cpu=(1, 1, 4, 4, 4), gpu=(1, 1, 1, 1, 1))
 GAMMAS = tutor.budget(cpu=(10.0, 40.0), gpu=(10.0, 20.0, 50.0, 100.0))
-STEPS = tutor.budget(cpu=2_000, gpu=300_000)
+STEPS = tutor.budget(cpu=4_000, gpu=300_000)
 CHECKS = tutor.budget(cpu=10, gpu=50)
 DRAWS = 1_000
 CODES = 20_000  # for the discriminator's mean logit, and what it proves

@@ -167,6 +167,19 @@ def test_interpolation_runs_straight_between_the_codes():
     assert tiles.tolist() == pytest.approx([0.2, 0.2, 0.5, 0.8, 0.8], abs=1e-6)
 
 
+def test_a_traversal_moves_one_coordinate_and_holds_the_others():
+    x = torch.tensor([0.3, 0.6]).reshape(1, 1, 2)  # the two grey values are the two coordinates
+    ax = plots.traversals(Coordinates(), x, steps=3, reach=1.0, dimensions=[1, 0])
+    picture = torch.tensor(ax.images[0].get_array())
+    moved = torch.special.ndtr(torch.tensor([-1.0, 0.0, 1.0])).tolist()
+    first, second = ([picture[row][3 * i : 3 * i + 2] for i in range(4)] for row in (0, 2))
+    assert torch.stack(first)[:, 0].tolist() == pytest.approx([0.3] * 4, abs=1e-6)  # held
+    assert torch.stack(first)[:, 1].tolist() == pytest.approx([0.6, *moved], abs=1e-6)
+    assert torch.stack(second)[:, 0].tolist() == pytest.approx([0.3, *moved], abs=1e-6)
+    assert torch.stack(second)[:, 1].tolist() == pytest.approx([0.6] * 4, abs=1e-6)
+    assert [text.get_text() for text in ax.texts] == ["$z_{2}$", "$z_{1}$"]
+
+
 def test_image_grid_places_images_row_by_row():
     images = torch.arange(6).reshape(6, 1, 1, 1) / 6
     picture = plots.image_grid(images, columns=3, gap=0).images[0].get_array()
@@ -245,6 +258,10 @@ LABEL = torch.tensor([0])
             lambda: plots.interpolations(VAE(), torch.rand(1, 1, 28, 28), torch.rand(2, 1, 28, 28)),
             "must be pairs",
         ),
+        (lambda: plots.traversals(VAE(), torch.rand(1, 1, 28, 28)), "one image"),
+        (lambda: plots.traversals(VAE(), torch.rand(1, 28, 28), 1), "at least 2"),
+        (lambda: plots.traversals(VAE(), torch.rand(1, 28, 28), dimensions=[2]), "0 to 1"),
+        (lambda: plots.traversals(VAE(), torch.rand(1, 28, 28), dimensions=[]), "0 to 1"),
     ],
 )
 def test_bad_input_is_named(draw, message):
@@ -310,3 +327,5 @@ def test_no_line_runs_between_means_that_nobody_knows():
     model, x = AVB(2, image_shape=(1, 2, 2)), torch.rand(2, 1, 2, 2)
     with pytest.raises(TypeError, match="implicit and has no mean"):
         plots.interpolations(model, x, x)
+    with pytest.raises(TypeError, match="implicit and has no mean"):
+        plots.traversals(model, x[0])

@@ -7,7 +7,14 @@ colour vision.  matplotlib loads at the first call, not at import.
 """
 
 from tutor.plots.history import curves
-from tutor.plots.images import image_grid, interpolations, manifold, reconstructions, samples
+from tutor.plots.images import (
+    image_grid,
+    interpolations,
+    manifold,
+    reconstructions,
+    samples,
+    traversals,
+)
 from tutor.plots.latent import latent_scatter, posterior_ellipses
 from tutor.plots.style import use_style
 
@@ -20,5 +27,6 @@ __all__ = [
     "posterior_ellipses",
     "reconstructions",
     "samples",
+    "traversals",
     "use_style",
 ]

@@ -165,6 +165,71 @@ def interpolations(
 
 
 @torch.no_grad()
+def traversals(
+    model: Any,
+    x: Tensor,
+    steps: int = 7,
+    *,
+    reach: float = 2.0,
+    dimensions: Sequence[int] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Decoder means as one code coordinate moves and all others stay, a row for each coordinate.
+
+    The coordinate goes from ``-reach`` to ``reach`` (standard deviations of the prior); the others
+    stay at the posterior mean of the image.  The first column is the image itself.
+    Source: Kim & Mnih (arXiv 1802.05983), figure 6.
+
+    Args:
+        model: with ``encode`` and ``decode``.
+        x: one image, shape ``(C, H, W)``.
+        steps: decoded points a row, at least 2.
+        reach: how far the coordinate goes to either side, above 0.
+        dimensions: which coordinates, in the order of the rows; by default all of them.
+
+    Raises:
+        ValueError: if x is not one image, steps is below 2, reach is not above 0, or a dimension
+            does not exist or there is none.
+        TypeError: if the posterior is implicit, so that its mean is not known.
+
+    Example:
+        >>> from tutor.models import VAE
+        >>> ax = traversals(VAE(latent_dim=2), torch.rand(1, 28, 28), steps=4)
+        >>> ax.images[0].get_array().shape  # 2 rows of 5 images, one pixel between them
+        (57, 144)
+    """
+    if x.dim() != 3:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; expected one image (C, H, W)"
+        )
+    if steps < 2 or not reach > 0:
+        raise ValueError(f"steps is {steps}, reach {reach}; expected at least 2, and above 0")
+    device = _device_of(model)
+    rows: list[int] = []
+
+    def decode_rows() -> Tensor:
+        q = model.encode(x[None].to(device))
+        if isinstance(q, ImplicitPosterior):
+            raise TypeError(
+                "the encoder's q(z|x) is implicit and has no mean at hand to start from; move a "
+                "draw of it, and show what decode makes of it with image_grid"
+            )
+        rows.extend(range(q.mean.shape[1]) if dimensions is None else dimensions)
+        if not rows or not all(0 <= j < q.mean.shape[1] for j in rows):
+            raise ValueError(f"dimensions is {rows}; the code has 0 to {q.mean.shape[1] - 1}")
+        z = q.mean.repeat(len(rows), steps, 1)  # (rows, steps, dim)
+        for i, j in enumerate(rows):
+            z[i, :, j] = torch.linspace(-reach, reach, steps, device=device)
+        return model.decode(z.flatten(0, 1)).mean.unflatten(0, z.shape[:2])
+
+    decoded = _evaluate(model, decode_rows).cpu()
+    start = x.detach().cpu().expand(len(rows), 1, *x.shape)
+    shown = torch.cat([start, decoded], dim=1).flatten(0, 1)
+    names = [f"$z_{{{j + 1}}}$" for j in rows]
+    return image_grid(shown, columns=steps + 1, row_labels=names, ax=ax)
+
+
+@torch.no_grad()
 def manifold(model: Any, n: int = 20, *, ax: Axes | None = None) -> Axes:
     """What the decoder makes of an even grid of the prior's mass (a Gaussian or flat 2-D prior).
 
