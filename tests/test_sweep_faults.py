@@ -171,7 +171,7 @@ def test_a_worker_is_killed_and_then_the_sweep_itself(stage):
     stage.open_gates(2)
     stage.until_waiting(0)  # taken up from the checkpoint at step 40, now at step 90
     sweep.kill()
-    again = stage.sweep(2)  # while the killed sweep's workers still hold runs 0 and 3
+    again = stage.sweep(1)  # while the killed sweep's workers still hold runs 0 and 3
     stage.until_waiting(1)
     stage.open_gates(*SEEDS)
     assert stage.check(again) == [STEPS - 40, STEPS - 40, STEPS, STEPS]

@@ -97,6 +97,7 @@ def sweep(
         def settle(i: int, outcome: Outcome) -> None:
             if outcome.error:
                 failures[i] = outcome.error
+                bar.set_postfix(failed=len(failures), refresh=False)
             if outcome.row is not None:
                 rows[i] = outcome.row
                 if on_row is not None:
