@@ -16,25 +16,27 @@ if TYPE_CHECKING:
     from tutor.checking import check
     from tutor.devices import budget
     from tutor.history import History
+    from tutor.many import fit_many
     from tutor.sweeping import sweep
     from tutor.training import fit
 
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "batches", "checking", "data", "devices", "divergences", "energies", "game", "likelihoods",
-    "metrics", "models", "nets", "plots", "posteriors", "ppca", "pretrained", "priors", "rows",
-    "sweeping", "training", "widgets",
+    "batches", "checking", "data", "devices", "divergences", "energies", "game", "graphs",
+    "likelihoods", "many", "metrics", "models", "nets", "plots", "posteriors", "ppca", "pretrained",
+    "priors", "rows", "sweeping", "training", "widgets",
 }  # fmt: skip
 _LAZY = {
     "fit": "tutor.training",
     "History": "tutor.history",
     "budget": "tutor.devices",
     "check": "tutor.checking",
+    "fit_many": "tutor.many",
     "sweep": "tutor.sweeping",
 }
 
-__all__ = ["History", "Model", "Turn", "__version__", "budget", "check", "fit", "sweep"]
+__all__ = ["History", "Model", "Turn", "__version__", "budget", "check", "fit", "fit_many", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -135,18 +135,19 @@ def playing(
     schedule: Schedule | None = None,
     precision: Literal["float32", "bf16"] = "float32",
     progress: bool = True,
-) -> Generator[None, None, History]:
+) -> Generator[int, None, History]:
     """What `fit` does, as a generator: it pauses whenever a stretch of rounds has been started.
 
     `fit` goes on at once; `tutor.fit_many` lets other games play meanwhile.  The caller provides
-    the random stream.  Arguments and errors are those of `fit`.
+    the random stream.  A pause gives the rounds started so far, the end a `History`.  Arguments
+    and errors are those of `fit`.
 
     Example:
         >>> from tutor.models import VAE
         >>> game = playing(VAE(image_shape=(1, 2, 2)), torch.rand(8, 1, 2, 2), steps=60,
         ...                batch_size=4, where=torch.device("cpu"), progress=False)
-        >>> [pause for pause in game]  # rounds 1 to 50, then 51 to 60
-        [None, None]
+        >>> list(game)
+        [50, 60]
     """
     steps, batch_size = _whole(1, steps=steps), _whole(1, batch_size=batch_size)
     checkpoint_every = _whole(1, checkpoint_every=checkpoint_every)
@@ -214,7 +215,7 @@ def playing(
         for first, last in _stretches(start, steps, checkpoint_every):
             for _ in loop.stretch(first, last):
                 bar.update()
-            yield
+            yield last
             for (at, player), values in recorder.unread():
                 _check_finite(values, at, player, saved)
             if recorder.window_ends(last) or last == steps:
@@ -227,12 +228,12 @@ def playing(
     )
 
 
-def finished(game: Generator[None, None, History]) -> History:
+def finished(game: Generator[int, None, History]) -> History:
     """Plays a game of `playing` to its end, without a pause.
 
     Example:
         >>> def game():
-        ...     yield
+        ...     yield 50
         ...     return "history"
         >>> finished(game())
         'history'
