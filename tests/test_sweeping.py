@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import threading
 from functools import partial
 
 import numpy as np
@@ -176,6 +178,44 @@ def test_a_run_that_kills_every_worker_is_given_up_and_the_others_are_made(sweep
         sweep(die, {"seed": range(4)}, workers=2)
     assert "worker processes died 3 times and finished no run between" in str(caught.value)
     assert caught.value.table["score"].tolist() == [1, 2, 3]
+
+
+CACHED = """
+import functools, sys, tutor
+
+@functools.cache
+def data():
+    return 5
+
+def run(seed):
+    return {"score": seed * data()}
+
+if __name__ == "__main__":
+    tutor.sweep(run, {"seed": [1, 2]}, folder=sys.argv[1], workers=2, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_others_cannot_read_is_told_and_not_taken_for_dead_workers(tmp_path):
+    """A cached function is known by its module alone, and the script is none to a worker."""
+    (tmp_path / "script.py").write_text(CACHED)
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "sweep"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "run can't be read in another process (AttributeError: " in done.stderr
+    assert "Write it to a module that every worker can import" in done.stderr
+    assert "died" not in done.stderr
+
+
+def test_a_run_that_cannot_be_sent_is_told_at_once(sweep):
+    lock = threading.Lock()
+
+    def run(seed):
+        with lock:
+            return {"score": seed}
+
+    with pytest.raises(TypeError, match=r"run can't be sent to other processes: .*lock"):
+        sweep(run, {"seed": [0]}, workers=2)
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -175,7 +175,8 @@ class Task:
     """One run that a worker, wherever it is, can make.
 
     Args:
-        run: called with the setting, and with its folder as ``checkpoint`` if ``checkpoints``.
+        run: called with the setting, and with its folder as ``checkpoint`` if ``checkpoints``;
+            as bytes when it was sent by another process.
         home: the sweep's folder.
         setting: the arguments of ``run``.
         facts: what else was stated about the run, as JSON gives it back.
@@ -193,7 +194,7 @@ class Task:
         >>> home.cleanup()
     """
 
-    run: Run
+    run: Run | bytes
     home: Path
     setting: dict[str, Any]
     facts: Any
@@ -253,10 +254,11 @@ class Task:
                     return Outcome(busy=True)
                 if (row := self.kept()) is not None:
                     return Outcome(row)
+                run = self._unpacked()
                 self._begin(begun)
                 if threads is not None:
                     torch.set_num_threads(threads)
-                return self._make()
+                return self._make(run)
         except SweepError as error:
             return Outcome(error=str(error))
         except Exception:
@@ -264,10 +266,24 @@ class Task:
         finally:
             torch.set_num_threads(before)
 
-    def _make(self) -> Outcome:
+    def _unpacked(self) -> Run:
+        if not isinstance(self.run, bytes):
+            return self.run
+        import cloudpickle
+
+        try:
+            return cloudpickle.loads(self.run)
+        except Exception as error:
+            raise SweepError(
+                f"run can't be read in another process ({type(error).__name__}: {error}). Write it "
+                "to a module that every worker can import, and import it from there; or use "
+                "workers=1"
+            ) from error
+
+    def _make(self, run: Run) -> Outcome:
         arguments = {**self.setting, **({"checkpoint": self.folder} if self.checkpoints else {})}
         began = time.process_time()
-        returned = self.run(**arguments)
+        returned = run(**arguments)
         row = self._row(returned, time.process_time() - began)
         content = json.dumps({"facts": self.facts, "row": row}).encode()
         try:

@@ -7,6 +7,7 @@ started again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -179,6 +180,20 @@ def _numbered(at: int, task: Task, wait: bool) -> tuple[int, Outcome]:
     return at, task.make(threads=1, wait=wait)  # threads of several processes wait for each other
 
 
+def _packed(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks for other processes: run by value where no module holds it, as in a notebook."""
+    import cloudpickle
+
+    try:
+        code = cloudpickle.dumps(tasks[0].run)
+    except Exception as error:
+        raise TypeError(
+            f"run can't be sent to other processes: {error}. It refers to something that can't be "
+            "copied, such as a lock or an open file: make that inside run, or use workers=1"
+        ) from error
+    return [dataclasses.replace(task, run=code) for task in tasks]
+
+
 def _in_processes(workers: int, tasks: Sequence[Task], wait: bool) -> _Outcomes:
     import joblib
 
@@ -186,7 +201,7 @@ def _in_processes(workers: int, tasks: Sequence[Task], wait: bool) -> _Outcomes:
         # all workers even for one run: with n_jobs=1 joblib would make it in this process
         parallel = joblib.Parallel(workers, batch_size=1, return_as="generator_unordered")
     make = joblib.delayed(_numbered)
-    yield from parallel(make(at, task, wait) for at, task in enumerate(tasks))
+    yield from parallel(make(at, task, wait) for at, task in enumerate(_packed(tasks)))
 
 
 def _on_cluster(client: Client, tasks: Sequence[Task], wait: bool) -> _Outcomes:
@@ -195,7 +210,8 @@ def _on_cluster(client: Client, tasks: Sequence[Task], wait: bool) -> _Outcomes:
 
     where = client.scheduler.address
     futures = {
-        client.submit(_numbered, at, task, wait, pure=False): at for at, task in enumerate(tasks)
+        client.submit(_numbered, at, task, wait, pure=False): at
+        for at, task in enumerate(_packed(tasks))
     }
     try:
         for future in as_completed(futures):
