@@ -25,7 +25,7 @@ from typing import Any
 import tutor
 from experiments.record import ROOT, save_rows
 from tutor.checkpoints import write_atomically
-from tutor.rows import as_json, row_name
+from tutor.grids import as_json, row_name
 
 Row = Mapping[str, Any]
 

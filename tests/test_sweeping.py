@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import tutor
-from tutor.rows import SweepError, as_settings, row_name
+from tutor.grids import as_settings, row_name
+from tutor.rows import SweepError
 
 GRID = {"rate": [0.1, 0.2], "seed": range(3)}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "batches", "checking", "data", "devices", "divergences", "energies", "game", "graphs",
+    "batches", "checking", "data", "devices", "divergences", "energies", "game", "graphs", "grids",
     "likelihoods", "many", "metrics", "models", "nets", "plots", "posteriors", "ppca", "pretrained",
     "priors", "rows", "sweeping", "training", "widgets",
 }  # fmt: skip

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutor.rows import Grid, Outcome, Row, Run, SweepError, Task, as_json, as_settings
+from tutor.grids import Grid, as_json, as_settings
+from tutor.rows import Outcome, Row, Run, SweepError, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,8 @@ def sweep(
         folder: holds the rows and the checkpoints.  For a cluster, a folder on a disk that all
             its machines see under this path.
         workers: processes on this machine, with one thread each; by default one for each core.
-            With 1 the runs are made in this process, with its threads.
+            With 1 the runs are made in this process, with its threads.  On one GPU processes
+            stand in each other's way: there `tutor.many.fit_many` trains many models in one.
         client: a ``distributed.Client``, or the address of a scheduler, ``"tcp://host:8786"``; the
             runs then go to the workers of that Dask cluster, which have one thread each.
         facts: what else decides the result and may change from one day to the next: steps, rates,
