@@ -156,6 +156,11 @@ def test_every_example_is_seen_equally_often():
     assert not torch.equal(seen, torch.cat([BatchOrder(10, 4, 4)(t) for t in range(25)]))
 
 
+def test_batches_of_many_steps_are_those_of_each():
+    order = BatchOrder(examples=10, batch_size=4, seed=3)
+    assert torch.equal(order.rows(2, 9), torch.stack([order(t) for t in range(2, 9)]))
+
+
 def test_the_seed_decides_the_weights():
     data = torch.rand(16, 1, 2, 2, generator=torch.Generator().manual_seed(7))
 

@@ -43,13 +43,18 @@ class BatchOrder:
         self._shuffled = functools.lru_cache(maxsize=2)(shuffled)
 
     def __call__(self, step: int) -> Tensor:
-        first = step * self.batch_size
-        epoch, place = divmod(first, self.examples)
-        batch = self._shuffled(epoch)[place : place + self.batch_size]
-        if len(batch) < self.batch_size:  # the batch runs over into the next copy
-            rest = self._shuffled(epoch + 1)[: self.batch_size - len(batch)]
-            batch = torch.cat([batch, rest])
-        return batch
+        return self.rows(step, step + 1)[0]
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """The batches of the steps ``first .. last - 1``, ``(last - first, batch_size)``."""
+        place, end = first * self.batch_size, last * self.batch_size
+        pieces = []
+        while place < end:  # the line may run over into the next copy
+            epoch, at = divmod(place, self.examples)
+            pieces.append(self._shuffled(epoch)[at : at + end - place])
+            place += len(pieces[-1])
+        line = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return line.view(last - first, self.batch_size)
 
 
 def _shuffle(examples: int, seed: int, epoch: int) -> Tensor:

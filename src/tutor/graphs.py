@@ -16,6 +16,7 @@ fail but repeat silently what the host did in the recorded round, so it is looke
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -76,13 +77,19 @@ def own_stream(device: torch.device) -> Iterator[None]:
         yield
         return
     with torch.cuda.device(device):
-        callers, own = torch.cuda.current_stream(), torch.cuda.Stream()
+        callers, own = torch.cuda.current_stream(), _stream(device)
         own.wait_stream(callers)
         try:
             with torch.cuda.stream(own):
                 yield
         finally:
             callers.wait_stream(own)
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all runs: what a run leaves in torch's store of memory, only its stream can use."""
+    return torch.cuda.Stream(device)
 
 
 def prepare(optimizers: Mapping[str, Optimizer], device: torch.device, *, scheduled: bool) -> None:
@@ -155,7 +162,7 @@ class Round:
         """Tells the device about the rounds ``first .. last - 1``, at most 50."""
         rows = range(first, last)
         self.row.zero_()
-        self.index_table[: len(rows)] = torch.stack([self.order(step) for step in rows])
+        self.index_table[: len(rows)] = self.order.rows(first, last)
         if self.rates.schedule is not None:
             rates = [[float(r) for r in self.rates.at(step / self.steps)] for step in rows]
             self.rate_table[: len(rows)] = torch.tensor(rates)
@@ -169,14 +176,20 @@ class Round:
         seen: list[Turn] = []
         self.play(self.index_table.index_select(0, self.row).squeeze(0), step, seen.append)
         turns = [(turn.player, ["loss", *turn.terms]) for turn in seen]
-        # float64 holds a float32, and any whole number that the eager loop reads, exactly
-        values = [v.detach().double() for turn in seen for v in (turn.loss, *turn.terms.values())]
+        values = [v.detach() for turn in seen for v in (turn.loss, *turn.terms.values())]
         if not self.turns:
             self.turns, self.values = turns, self.values.new_zeros(WINDOW, len(values))
         if turns != self.turns:
             raise UnevenRounds(seen)
-        self.values.index_copy_(0, self.row, torch.stack(values).unsqueeze(0))
+        self.values.index_copy_(0, self.row, _in_one_type(values).unsqueeze(0))
         self.row.add_(1)
+
+
+def _in_one_type(values: list[Tensor]) -> Tensor:
+    """Scalars side by side as float64, which holds a float32 and most whole numbers exactly."""
+    if len({value.dtype for value in values}) > 1:
+        values = [value.double() for value in values]  # a kernel for each
+    return torch.stack(values).double()
 
 
 class UnevenRounds(RuntimeError):
