@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tutor.nets.plain import mlp
+from tutor.nets.quick import Doubling, InPlaceReLU
 
 _HIDDEN_LAYERS = {"with_output": 5, "hidden_only": 6}
 
@@ -40,7 +41,7 @@ def factor_vae_encoder(
     hidden = _checked(outputs=outputs, channels=channels, hidden=hidden)
     layers: list[nn.Module] = []
     for inputs, width in [(channels, 32), (32, 32), (32, 64), (64, 64)]:
-        layers += [nn.Conv2d(inputs, width, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(inputs, width, 4, stride=2, padding=1), InPlaceReLU()]
     net = nn.Sequential(*layers, nn.Flatten(), *mlp([64 * 4 * 4, hidden, outputs]))
     # The processors' fast convolutions want the channels of a pixel side by side in memory.
     return net.to(memory_format=torch.channels_last)
@@ -69,7 +70,7 @@ def factor_vae_decoder(
     hidden = _checked(latent_dim=latent_dim, channels=channels, hidden=hidden)
     layers = [*mlp([latent_dim, hidden, 64 * 4 * 4]), nn.ReLU(), nn.Unflatten(1, (64, 4, 4))]
     for inputs, width in [(64, 64), (64, 32), (32, 32), (32, channels)]:
-        layers += [nn.ConvTranspose2d(inputs, width, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [Doubling(inputs, width), InPlaceReLU()]
     return nn.Sequential(*layers[:-1]).to(memory_format=torch.channels_last)
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tutor.nets.quick import Doubling, InPlaceReLU
+
 SUPPORTED = (
     "Linear, ConvTranspose2d (groups=1, dilation=1), Flatten, Unflatten, ReLU, LeakyReLU, ELU, "
     "Softplus, Tanh, Sigmoid, Identity, and Sequential of these"
@@ -155,7 +157,7 @@ def _describe(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> dict[str, An
     kind = type(layer)
     if kind is nn.Linear and x.dim() == 2:
         return {"type": "dense", "inputs": layer.in_features, "outputs": layer.out_features}
-    if kind is nn.ConvTranspose2d and layer.groups == 1 and layer.dilation == (1, 1):
+    if kind in (nn.ConvTranspose2d, Doubling) and layer.groups == 1 and layer.dilation == (1, 1):
         return {
             "type": "conv_transpose",
             "inputs": layer.in_channels,
@@ -168,7 +170,7 @@ def _describe(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> dict[str, An
         }
     if kind in (nn.Flatten, nn.Unflatten, nn.Identity) and len(y) == 1:
         return None
-    simple = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
+    simple = {nn.ReLU: "relu", InPlaceReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
     if kind in simple:
         return {"type": simple[kind]}
     if kind is nn.LeakyReLU:
