@@ -338,6 +338,32 @@ def test_waiting_is_noticed_and_other_warnings_pass(cuda):
     assert cuda["mode"] == 0
 
 
+class Stream:
+    def __init__(self, device=None):
+        self.after = []
+
+    def wait_stream(self, other):
+        self.after.append(other)
+
+
+def test_the_block_has_its_own_stream_and_both_wait_for_each_other(monkeypatch):
+    callers, inside = Stream(), []
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: callers)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr(
+        torch.cuda, "stream", lambda own: contextlib.nullcontext(inside.append(own))
+    )
+    graphs._stream.cache_clear()
+    with contextlib.suppress(KeyError), graphs.own_stream(torch.device("cuda:0")):
+        (own,) = inside
+        assert own.after == [callers]
+        assert callers.after == []
+        raise KeyError
+    assert callers.after == [own]
+    graphs._stream.cache_clear()
+
+
 def test_torch_has_what_is_asked_of_it():
     """A wrong name would show only where there is a GPU."""
     assert {"clone_state", "graphsafe_set_state", "graphsafe_get_state"} <= set(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -123,6 +124,41 @@ def test_games_in_turns_do_not_meet(name):
         assert_same(run, *single(lambda: build(name), run.seed, source(name)))
     weights = [run.model.state_dict() for run in runs]
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+class Exchanged:
+    """A stand-in for a CUDA generator: which state it draws from."""
+
+    def __init__(self, device=None):
+        self.state = object()
+
+    def manual_seed(self, seed):
+        return self
+
+    def graphsafe_get_state(self):
+        return self.state
+
+    def graphsafe_set_state(self, new):
+        self.state = new
+
+
+def test_a_lane_on_a_gpu_exchanges_the_generators_state(monkeypatch):
+    default, generator = Exchanged(), torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda *device: (Exchanged if device else generator)())
+    monkeypatch.setattr(torch.cuda, "default_generators", (default,))
+    for name in ("Stream", "current_stream", "device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    callers = default.state
+    lane = many.Lane(torch.device("cuda:0"), seed=0)
+    lane.stream.wait_stream.assert_called_once()  # for the data, which were sent before
+    with lane:
+        assert default.state is not callers
+        default.state = "what a failed recording put there"
+        torch.cuda.stream.assert_called_with(lane.stream)
+    assert default.state is callers
+    with lane:
+        assert default.state == "what a failed recording put there"
+    assert default.state is callers
 
 
 def diverging(beta: float) -> BetaVAE:
