@@ -96,12 +96,12 @@ class Stage:
         return self.start(self.script, self.folder / "sweep", how)
 
     def ended(self, process: subprocess.Popen) -> tuple[int, str, str]:
-        code, at = process.wait(timeout=60), self.started.index(process)
+        code, at = process.wait(timeout=120), self.started.index(process)
         return code, *((self.folder / f"{kind}-{at}").read_text() for kind in ("out", "err"))
 
     def until(self, what: Callable[[], object]) -> None:
-        """Wait for a condition; a minute is more than any machine needs."""
-        deadline = time.monotonic() + 60
+        """Wait for a condition; two minutes are more than any machine needs."""
+        deadline = time.monotonic() + 120
         while not what():
             if time.monotonic() > deadline:
                 pytest.fail("\n".join(file.read_text() for file in self.folder.glob("err-*")))
