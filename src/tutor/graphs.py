@@ -289,7 +289,8 @@ class Recording(Loop):
 def record(play: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """Records what ``play`` starts on the current stream; returns what replays it.
 
-    ``play`` runs, but nothing is computed yet.
+    ``play`` runs, but nothing is computed yet.  The default random stream belongs to every graph:
+    each replay draws where the last one stopped.
 
     Raises:
         RuntimeError: where that can't be recorded.  The random stream is then as it was.
@@ -360,7 +361,7 @@ def _of_the_host(model: nn.Module, data: DataSource, device: torch.device) -> di
             if name not in ("_buffers", "_parameters", "_modules", "forward"):
                 place = f"{path}.{name}" if path else name
                 seen[f"the model's {place!r}"] = _mark(value, device)
-    for name, value in vars(data).items():
+    for name, value in getattr(data, "__dict__", {}).items():
         seen[f"the data's {name!r}"] = _mark(value, device)
     return seen
 
