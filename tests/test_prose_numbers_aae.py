@@ -61,10 +61,10 @@ def test_the_match_with_the_penalty_and_without(prose):
     plain = stored["plain"].groupby("prior").agg(list)
     assert "without it three of eight don't" in prose
     assert ((stored["plain"] > 5).sum(), len(stored["plain"])) == (3, 8)
-    assert numbers(prose, r"as well without, ([\d.]+) and ([\d.]+), as") == plain["gaussian"]
+    assert numbers(prose, r"as well without, ([\d.]+) and ([\d.]+)\. That") == plain["gaussian"]
     assert numbers(prose, r"is narrow, is not: ([\d.]+) and ([\d.]+)\.") == plain["swiss roll"]
     assert numbers(prose, r"in one run of two: ([\d.]+) and ([\d.]+)\.") == plain["uniform"]
-    narrow = r"loses little: ([\d.]+) and ([\d.]+) against ([\d.]+) and ([\d.]+), so"
+    narrow = r"stays below five, ([\d.]+) and ([\d.]+) against ([\d.]+) and ([\d.]+), so"
     assert numbers(prose, narrow) == plain["mixture"] + full["mixture"].tolist()
     alone = stored.loc[[("penalty", "swiss roll")]].item()
     assert stated(prose, r"on the swiss roll the penalty alone gives ([\d.]+),") == alone
@@ -72,6 +72,62 @@ def test_the_match_with_the_penalty_and_without(prose):
     assert stated(prose, r"on the mixture dropout alone gives ([\d.]+)\.") == alone
     every = pretrained.results("aae_priors").query("recipe in ['penalty and dropout', 'plain']")
     assert (every["unbiased"] > every["unbiased_std"]).all()
+
+
+def test_four_strips_beat_the_square(prose):
+    """In one coordinate four Gaussians on a line; the other is the prior's and adds nothing."""
+    x = torch.linspace(-9, 9, 6001, dtype=torch.float64)
+    centres = torch.tensor([-1.4, -0.45, 0.45, 1.4], dtype=torch.float64)
+    log_q = torch.distributions.Normal(centres[:, None], 0.24).log_prob(x)
+    log_mix = log_q.logsumexp(0) - math.log(4)
+    log_p = torch.distributions.Normal(0.0, 1.0).log_prob(x)
+    step = (x[1] - x[0]).item()
+    told = ((log_q.exp() * (log_q - log_mix)).sum(1) * step).mean().item()
+    mismatch = ((log_mix.exp() * (log_mix - log_p)).sum() * step).item()
+    least, information = numbers(prose, r"have a mismatch of ([\d.]+) at ([\d.]+) nats of info")
+    assert told >= information
+    assert round(mismatch, 2) == least
+
+
+def test_the_circle_of_the_full_game_shrinks(prose):
+    """Runge-Kutta on the two equations, without damping: the radius follows sqrt(8 / tau)."""
+    assert "the radius falls only like $\\sqrt{8/\\tau}$" in prose
+
+    def velocity(theta: float, psi: float) -> tuple[float, float]:
+        u = theta * psi
+        return psi / (1 + math.exp(u)), -theta / (1 + math.exp(-u))
+
+    theta, psi, h = 1.0, 0.0, 0.05
+    for _ in range(40_000):
+        k1 = velocity(theta, psi)
+        k2 = velocity(theta + h / 2 * k1[0], psi + h / 2 * k1[1])
+        k3 = velocity(theta + h / 2 * k2[0], psi + h / 2 * k2[1])
+        k4 = velocity(theta + h * k3[0], psi + h * k3[1])
+        theta += h / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])
+        psi += h / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])
+    radius = math.hypot(theta, psi)  # at tau = 2000; the start shifts tau by 8 / theta^2, 0.4 %
+    assert radius == pytest.approx(math.sqrt(8 / 2_000), rel=0.01)
+
+
+def test_heads_that_are_near(prose):
+    near = []
+    maps = pretrained.results("aae_maps").sort_values("labels", ascending=False)
+    for _, row in maps.iterrows():
+        pair = (row["heads_horizontal"], row["heads_vertical"])
+        heads = torch.stack([torch.tensor(c, dtype=torch.float64) for c in pair], 1)
+        near += [int((torch.pdist(heads) < 2).sum()), len(torch.pdist(heads))]
+    pattern = r"three maps (\d+) of (\d+), (\d+) of (\d+) and (\d+) of (\d+) pairs"
+    assert numbers(prose, pattern) == near
+
+
+def test_what_style_tells_of_the_class(prose):
+    stored = pretrained.results("aae_style_mnist").set_index("by_class")
+    assert "tells the class of half of the images; with it, 18 per cent" in prose
+    told = stored["class_from_style_percent"]
+    assert (round(told[True]), 49 < told[False] < 52) == (18, True)
+    errors = numbers(prose, r"squared error rises from ([\d.]+) to ([\d.]+)\. Both")
+    assert errors == [round(stored["squared_error"][by], 1) for by in (False, True)]
+    assert stored["energy_distance_to_prior"].abs().max() <= 0.002  # "of the size of the noise"
 
 
 def test_agreement_with_all_labels(prose):
