@@ -87,7 +87,14 @@ def test_one_run_is_made_here_with_one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     state = torch.get_rng_state()
-    (run,) = fit_many(small, data(), seeds=[5], **ARGUMENTS)
+    inside = []
+
+    def noting():
+        inside.append(torch.get_num_threads())
+        return small()
+
+    (run,) = fit_many(noting, data(), seeds=[5], **ARGUMENTS)
+    assert inside == [1]
     assert torch.get_num_threads() == 2
     torch.set_num_threads(threads)
     assert torch.equal(torch.get_rng_state(), state)
