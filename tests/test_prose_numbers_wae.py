@@ -117,8 +117,8 @@ def test_more_dimensions_than_the_data(prose):
     assert stored["frechet_samples"].idxmin() == (8, "deterministic")
     few = numbers(
         prose,
-        r"no noise at all: a mean standard deviation of ([\d.]+), four effective dimensions instead "
-        r"of eight, and a squared error of ([\d.]+) against ([\d.]+)\.",
+        r"no noise at all: a mean standard deviation of ([\d.]+), four effective dimensions "
+        r"instead of eight, and a squared error of ([\d.]+) against ([\d.]+)\.",
     )
     small, exact = stored.loc[(8, "narrow")], stored.loc[(8, "deterministic")]
     errors = [round(row["squared_error"], 1) for row in (small, exact)]
