@@ -55,7 +55,9 @@ def build(method: str, weight: float, shape: tuple[int, ...]) -> Model:
     return FactorVAE(LATENT, gamma=weight, discriminator=judge, **networks)
 
 
-def train(model: Model, data: Dataset, seed: int, steps: int = STEPS) -> None:
+def train(
+    model: Model, data: Dataset, seed: int, steps: int = STEPS, precision: str = "float32"
+) -> None:
     twice = 2 if isinstance(model, FactorVAE) else 1  # it splits its batch into two
     rates = dict.fromkeys(model.players, partial(Adam, lr=RATE, fused=True))
     if twice == 2:
@@ -68,6 +70,7 @@ def train(model: Model, data: Dataset, seed: int, steps: int = STEPS) -> None:
         seed=seed,
         optimizer=rates,
         schedule=decay_after(0.5),
+        precision=precision,
         device="cpu",
         progress=False,
     )
