@@ -13,7 +13,7 @@ from tutor.metrics._evaluate import at_least_one, evaluating, on_model, require
 from tutor.posteriors import DiagonalGaussian
 
 
-def encode_all(model: nn.Module, dataset: Dataset | Tensor, batch_size: int = 256) -> Tensor:
+def encode_all(model: nn.Module, dataset: Dataset | Tensor, batch_size: int = 128) -> Tensor:
     """The mean codes of all images, in the order of the data set.
 
     ``E_q(z|x) z``, which is how every published score reads a representation.
@@ -21,7 +21,7 @@ def encode_all(model: nn.Module, dataset: Dataset | Tensor, batch_size: int = 25
     Args:
         model: anything with ``encode`` that returns codes, or a distribution with a ``mean``.
         dataset: a data set, or images ``(N, C, H, W)``.  It needs no factors; the scores do.
-        batch_size: images at once; 64 to 256 are fastest on a processor.
+        batch_size: images at once; 64 to 256 are fastest on a CPU.
 
     Returns:
         Codes ``(N, dim)`` in the model's precision, on the CPU, without gradient.
@@ -40,7 +40,7 @@ def encode_all(model: nn.Module, dataset: Dataset | Tensor, batch_size: int = 25
 
 
 def encode_posteriors(
-    model: nn.Module, dataset: Dataset | Tensor, batch_size: int = 256
+    model: nn.Module, dataset: Dataset | Tensor, batch_size: int = 128
 ) -> DiagonalGaussian:
     """The Gaussian posteriors of all images: `encode_all` with variances.
 

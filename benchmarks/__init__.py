@@ -1,0 +1,1 @@
+"""Speed and memory of `tutor`, measured beside other libraries: ``make bench``."""

@@ -1,0 +1,119 @@
+"""How other code feeds and writes a VAE: the parts that the loops of this folder share.
+
+Everything here is our own code, written after what those projects do; none of it is theirs.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+BATCH = 128
+
+
+def negative_elbo_from_logits(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """Summed over pixels and codes, mean over the batch; the likelihood from logits."""
+    error = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    return (error + kl(mean, log_var).sum()) / len(x)
+
+
+def negative_elbo_from_probabilities(
+    x: Tensor, probabilities: Tensor, mean: Tensor, log_var: Tensor
+) -> Tensor:
+    """The same number, the way of decoders that end in a sigmoid."""
+    error = F.binary_cross_entropy(probabilities, x, reduction="sum")
+    return (error + kl(mean, log_var).sum()) / len(x)
+
+
+def kl(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL(q(z|x) || N(0, I)) of each image."""
+    return -0.5 * (1 + log_var - mean.pow(2) - log_var.exp()).sum(1)
+
+
+def reparameterised(mean: Tensor, log_var: Tensor) -> Tensor:
+    return mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+
+
+class PictureSet(Dataset):
+    """Bytes that become a PIL image, then a float tensor, one by one: torchvision's MNIST."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.bytes = (images[:, 0] * 255).to(torch.uint8).numpy()
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture = Image.fromarray(self.bytes[index])
+        return from_bytes(np.asarray(picture)[..., None]), 0
+
+
+class ArraySet(Dataset):
+    """Bytes of 0 and 1 that become a float tensor one by one: disentangling-vae's dSprites."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.bytes = images[:, 0].to(torch.uint8).numpy()
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return from_bytes(self.bytes[index][..., None] * 255), 0
+
+
+class PairSet(Dataset):
+    """A float image and another one drawn at random: 1Konny's FactorVAE."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        other = int(torch.randint(len(self.images), ()))
+        return self.images[index], self.images[other]
+
+
+def from_bytes(array: np.ndarray) -> Tensor:
+    """``(H, W, C)`` in 0..255 to ``(C, H, W)`` in [0, 1], as torchvision's ToTensor."""
+    return torch.from_numpy(array.transpose(2, 0, 1).copy()).to(torch.float32).div(255)
+
+
+def endless(dataset: Dataset, batch_size: int = BATCH) -> Iterator[list[Tensor]]:
+    """Shuffled batches of a DataLoader in the main process, epoch after epoch."""
+    loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True)
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+def steps_over(batches: Iterable[object], step: Callable[[object], float]) -> Callable[[int], None]:
+    """A contestant's ``train``: that many batches, each loss read out as these loops do."""
+    batches, total = iter(batches), 0.0
+
+    def train(steps: int) -> None:
+        nonlocal total
+        for batch in itertools.islice(batches, steps):
+            total += step(batch)
+        if total != total:
+            raise ArithmeticError("a loss is NaN")
+
+    return train
+
+
+def progress_bar() -> tqdm:
+    """A bar that nobody sees, at the price of one that is seen."""
+    return tqdm(file=io.StringIO())
+
+
+def contiguous(net: nn.Module) -> nn.Module:
+    """Weights in torch's default memory order: what a plain script has."""
+    return net.to(memory_format=torch.contiguous_format)
