@@ -110,7 +110,7 @@ def _table(heads: list[str], rows: list[list[str]]) -> nodes.table:
         return nodes.row("", *[nodes.entry("", _paragraph(cell)) for cell in cells])
 
     group = nodes.tgroup(cols=len(heads))
-    group += [nodes.colspec(colwidth=1) for _ in heads]
+    group += [nodes.colspec(colwidth=100 // len(heads)) for _ in heads]
     group += nodes.thead("", row(heads))
     group += nodes.tbody("", *[row(cells) for cells in rows])
     return nodes.table("", group)
