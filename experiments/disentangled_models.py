@@ -27,10 +27,12 @@ LOAD = {"dsprites": partial(tutor.data.load, "dsprites"), "shapes3d": shapes3d_g
 LATENT = {"dsprites": dsprites_grid.LATENT, "shapes3d": shapes3d_grid.LATENT}
 SETTINGS = [
     {"data": "dsprites", "method": "factor-vae", "weight": 10.0},
+    {"data": "dsprites", "method": "factor-vae", "weight": 40.0},
     {"data": "dsprites", "method": "beta-vae", "weight": 4.0},
     {"data": "shapes3d", "method": "factor-vae", "weight": 20.0},
     {"data": "shapes3d", "method": "beta-vae", "weight": 4.0},
 ]
+SHIPPED = [setting for setting in SETTINGS if setting["weight"] != 10.0]  # the better score
 OUT = ROOT / "build" / "experiments" / "disentangled_models"
 
 
@@ -38,16 +40,22 @@ def run(data: str, method: str, weight: float) -> dict[str, Any]:
     images, latent = LOAD[data](), LATENT[data]
     model, row = disentangling.run(images, data, method, weight, 0, latent, OUT, STEPS)
     row |= likelihood(model, images)
-    about = disentangling.about(method, weight, images, latent, row, STEPS)
-    name = f"{method.replace('-', '_')}_{data}"
-    tutor.pretrained.save(model.cpu(), ROOT / "src" / "tutor" / "weights", name, about)
+    if {"data": data, "method": method, "weight": weight} in SHIPPED:
+        about = disentangling.about(method, weight, images, latent, row, STEPS)
+        name = f"{method.replace('-', '_')}_{data}"
+        tutor.pretrained.save(model.cpu(), ROOT / "src" / "tutor" / "weights", name, about)
     return row
 
 
-def likelihood(model: Any, images: Dataset) -> dict[str, float]:
-    """ELBO and importance-sampled log p(x) of some images, nats; the models have seen them."""
+def likelihood(model: Any, images: Dataset) -> dict[str, float | None]:
+    """ELBO and importance-sampled log p(x) of some images, nats; the models have seen them.
+
+    Colours in a Bernoulli likelihood have no density, so for rooms there is nothing to estimate.
+    """
     g = torch.Generator().manual_seed(0)
     x = images[torch.randperm(len(images), generator=g)[:EVALUATED].sort().values]
+    if not torch.isin(x, torch.tensor([0.0, 1.0])).all():
+        return {"elbo": None, "log_likelihood": None}
     return {
         "elbo": metrics.elbo(model, x, samples=64, generator=g).mean().item(),
         "log_likelihood": metrics.iwae(model, x, samples=DRAWS, generator=g).mean().item(),

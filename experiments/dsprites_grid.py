@@ -37,7 +37,7 @@ WEIGHTS: dict[str, tuple[float, ...]] = tutor.budget(
         "aae": (0.1,),
     },
 )
-SEEDS = tutor.budget(cpu=(0, 1), gpu=tuple(range(10)))
+SEEDS = tutor.budget(cpu=(0,), gpu=tuple(range(10)))
 OUT = ROOT / "build" / "experiments" / "dsprites_grid"
 
 

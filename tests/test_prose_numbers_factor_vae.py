@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+import tutor
 from tutor import pretrained
+from tutor.widgets.code_factors import correlation_ratios
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "05_factorvae.ipynb"
 
@@ -54,6 +57,113 @@ def test_small_sprites(prose):
     single = runs.query("method == 'factor-vae' and weight == 50")["factor_vae_score"]
     reached = (single >= beta.loc[4.0, "factor_vae_score"]).sum()
     assert reached == 1
+
+
+def numbers(prose: str, pattern: str) -> list[float]:
+    """All groups of a pattern that occurs once."""
+    (groups,) = re.findall(pattern, prose)
+    return [float(number) for number in groups]
+
+
+def test_full_sprites(prose):
+    table = pretrained.results("dsprites_grid")
+    assert "nine runs" in prose
+    assert len(table.query("seed == 0")) == len(table) == 9
+    runs = table.set_index(["method", "weight"])
+    score, error = runs["factor_vae_score"], runs["reconstruction"]
+    said = numbers(
+        prose,
+        r"to 40 its score rises from ([\d.]+) to ([\d.]+), and its reconstruction gets worse, from "
+        r"(\d+) to (\d+) nats",
+    )
+    ends = [("factor-vae", 10), ("factor-vae", 40)]
+    assert said == [*(round(score[e], 2) for e in ends), *(round(error[e]) for e in ends)]
+    assert score["factor-vae"].sort_index().is_monotonic_increasing
+    said = numbers(
+        prose,
+        r"score is ([\d.]+) at (\d+) nats; FactorVAE with \$\\gamma = 20\$ has ([\d.]+) at (\d+)",
+    )
+    both = [("beta-vae", 4), ("factor-vae", 20)]
+    assert said == [
+        f(v[at]) for at in both for f, v in ((lambda x: round(x, 2), score), (round, error))
+    ]
+    # "beta-TCVAE has nearly the best score and the best gap", and so on
+    assert runs["mig"].idxmax() == ("beta-tcvae", 4)
+    assert score["beta-tcvae", 4] > score.max() - 0.03
+    assert error.idxmin() == ("beta-vae", 1)
+    assert list(error.sort_values().index[1:3]) == [("dip-vae-i", 10), ("dip-vae-ii", 10)]
+    for column in ("factor_vae_score", "beta_vae_score", "mig"):
+        assert runs[column].idxmin()[0] == "aae"
+    said = numbers(
+        prose, r"have a Pearson correlation of ([\d.]+), where the paper has ([\d.]+) over"
+    )
+    assert said == [round(score.corr(runs["beta_vae_score"]), 2), 0.40]
+
+
+def test_longer_was_not_better(prose):
+    short = pretrained.results("dsprites_grid").set_index(["method", "weight"])
+    long = pretrained.results("disentangled_models").set_index(["data", "method", "weight"])
+    at = ("factor-vae", 10)
+    said = numbers(
+        prose,
+        r"fell from ([\d.]+) after 5 000 steps to ([\d.]+) after 15 000, while the reconstruction "
+        r"went from (\d+) to (\d+) nats",
+    )
+    rows = [short.loc[at], long.loc[("dsprites", *at)]]
+    scores = [round(row["factor_vae_score"], 2) for row in rows]
+    assert said == scores + [round(row["reconstruction"]) for row in rows]
+    at = ("factor-vae", 40)
+    said = numbers(
+        prose,
+        r"stayed where it was, ([\d.]+) and then ([\d.]+), and the gap rose from ([\d.]+) to "
+        r"([\d.]+)\.",
+    )
+    rows = [short.loc[at], long.loc[("dsprites", *at)]]
+    assert said == [round(row[k], 2) for k in ("factor_vae_score", "mig") for row in rows]
+    models = [long.loc[("dsprites", *at)], long.loc[("dsprites", "beta-vae", 4)]]
+    behind = models[1]["log_likelihood"] - models[0]["log_likelihood"]
+    assert f"the better model of images, by {behind:.0f} nats:" in prose
+
+
+def test_rooms(prose):
+    rows = pretrained.results("disentangled_models").query("data == 'shapes3d'")
+    rows = rows.set_index("method").loc[["factor-vae", "beta-vae"]]
+    said = numbers(prose, r"equally good, (\d) (\d+) and (\d) (\d+) nats\. The")
+    errors = [round(value) for value in rows["reconstruction"]]
+    assert [1_000 * said[0] + said[1], 1_000 * said[2] + said[3]] == errors
+    said = numbers(
+        prose, r"FactorVAE scores are ([\d.]+) and ([\d.]+), the gaps ([\d.]+) and ([\d.]+)\. This"
+    )
+    assert said == [round(value, 2) for value in [*rows["factor_vae_score"], *rows["mig"]]]
+    # each of these coordinates has its votes from one factor, and so has each of the factors
+    votes = torch.tensor(rows.loc["factor-vae", "votes"], dtype=torch.float64)
+    assert votes.shape == (6, 6)  # all six coordinates are in use, so rows are z_1 to z_6
+    names = ("floor", "wall", "object", "size", "shape", "view")
+    knobs = {0: "wall", 2: "size", 4: "floor", 5: "object", 3: "view"}
+    for row, name in knobs.items():
+        assert votes[row].argmax() == names.index(name)
+        assert votes[row].max() > 0.6 * votes[row].sum()
+
+
+def test_the_grain_of_a_finite_data_set(prose):
+    table = pretrained.results("dsprites_tc")
+    assert "11 520 images" in prose
+    assert 3 * 6 * 10 * 8 * 8 == 11_520
+    assert "$\\log 11\\,520 = 9.4$" in prose
+    assert round(math.log(11_520), 1) == 9.4
+    assert "The rate of these models is 14 to 17 nats at the end" in prose
+    assert "The rest of the rate, 5 to 7 nats," in prose
+    for _, run in table.iterrows():
+        exact, claimed, rate = (torch.tensor(run[k]) for k in ("exact", "claimed", "kl"))
+        assert 14 < rate[-1] < 17
+        assert 5 < rate[-1] - math.log(11_520) < 7
+        trained = rate > 1
+        assert (exact[trained] > 4 * claimed[trained]).all()  # "many times"
+    empty = table.query("gamma == 40").iloc[0]
+    assert "for some 1 200 steps the code is empty" in prose
+    assert [step for step, rate in zip(empty["step"], empty["kl"], strict=True) if rate < 0.2] == [
+        400, 800, 1200,
+    ]  # fmt: skip
 
 
 def shortfalls(r: float, *rows: int, dim: int = 10, draws: int = 300) -> list[float]:
@@ -101,3 +211,33 @@ def test_what_the_permutation_costs(prose):
         assert 0.07 < few < 0.14
         assert 0.015 < many < 0.045
         assert round(missing, digits) == nats
+
+
+def test_the_knobs_of_the_shipped_models(prose):
+    """The coordinates that the opening names, by their correlation ratios with the factors."""
+    factors = tutor.data.sprites.all_factors()
+    order = torch.randperm(len(factors), generator=torch.Generator().manual_seed(1))
+    factors = factors[order[:2_000]]
+    images = tutor.data.render_dsprites(factors)
+    shape, size, turn, x, y = range(5)
+
+    def follows(key: str) -> torch.Tensor:
+        model = pretrained.load(f"{key}_dsprites")
+        with torch.no_grad():
+            codes = model.encode(images).mean
+        ratios = torch.as_tensor(correlation_ratios(codes, factors.float()))
+        return ratios * (codes.std(0) > 0.5)[:, None]  # coordinates in use
+
+    ours = follows("factor_vae")
+    assert "positions ($z_2$ and $z_{10}$), one for the size ($z_6$)" in prose
+    for coordinate, factor in ((2, x), (10, y), (6, size), (1, turn)):
+        assert ours[coordinate - 1].argmax() == factor
+        assert ours[coordinate - 1, factor] > 0.6
+    assert "the other six do next to nothing" in prose
+    assert (ours.sum(1) == 0).sum() == 6
+    assert ours[:, shape].max() < 0.5  # "shape is nobody's knob"
+    other = follows("beta_vae")
+    assert "uses six coordinates, and five of them share the two positions" in prose
+    assert (other.sum(1) > 0).sum() == 6
+    assert (other[:, [x, y]].amax(1) > 0.5).sum() == 5
+    assert other[:, shape].max() < 0.5
