@@ -14,6 +14,7 @@ const SAY = {
     + "curve, less what chance explains.",
 };
 const NOTABLE = 0.3;          // below it a slider is not said to move a factor
+const IDLE = 0.1;             // a code of a smaller standard deviation is said to be unused
 
 async function render({ model, el }) {
   const bytes = await unfolded(model.get("weights"));
@@ -142,7 +143,8 @@ async function render({ model, el }) {
     facts.textContent = `start image: ${factors.map((f, k) => `${f} ${values[state.start][k]}`).join(", ")}`;
     sliders.forEach(({ hint }, k) => {
       const found = shown[k].map((v, f) => [Math.abs(v ?? 0), f]).sort((a, b) => b[0] - a[0])[0];
-      hint.textContent = found && found[0] >= NOTABLE ? factors[found[1]] : "\u2013";
+      const named = found && found[0] >= NOTABLE ? factors[found[1]] : "\u2013";
+      hint.textContent = spreads[k] < IDLE ? "unused" : named;
     });
     table.show(shown, spreads);
     measureText.textContent = SAY[state.measure];

@@ -35,7 +35,8 @@ class TraversalBoard(LiveFigure):
     or the correlation ratio, which also sees factors without order (shape) and such that come
     round (orientation); see `tutor.widgets.code_factors`.  Beside each slider stands the factor
     with the largest entry, from 0.3 on.  The last column, the standard deviation of the code, is
-    near 0 for a dimension that is not used and near 1 for one that is.
+    near 0 for a dimension that is not used (below 0.1 the slider says so) and near 1 for one that
+    is.
 
     ``board.model`` (a name), ``board.start`` (which start image), ``board.z``,
     ``board.dimension`` and ``board.measure`` (``"correlation"`` or ``"ratio"``) follow what the
