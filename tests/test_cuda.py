@@ -50,7 +50,7 @@ def test_a_replayed_run_equals_the_eager_one(name):
         {"optimizer": torch.optim.Adam},
         {"optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9)},
     ],
-    ids=str,
+    ids=["schedule", "bf16", "Adam", "momentum"],
 )
 def test_other_settings_too(arguments):
     recorded = run("AAE", **arguments)

@@ -63,7 +63,7 @@ def test_a_replayed_run_equals_the_eager_one(name):
         {"optimizer": partial(torch.optim.SGD, lr=0.01, fused=True), "schedule": decay_after(0.2)},
         {"steps": 107},  # two whole windows and a part of one
     ],
-    ids=str,
+    ids=["schedule", "bf16", "momentum", "fused SGD, schedule", "a part of a window"],
 )
 def test_other_settings_too(arguments):
     recorded = run("AAE", **arguments)
