@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -179,6 +180,19 @@ def test_a_run_that_kills_every_worker_is_given_up_and_the_others_are_made(sweep
         sweep(die, {"seed": range(4)}, workers=2)
     assert "worker processes died 3 times and finished no run between" in str(caught.value)
     assert caught.value.table["score"].tolist() == [1, 2, 3]
+
+
+def die_slowly(seed: int) -> dict:
+    """Seed 0 kills its worker when another worker is in the middle of seed 1, every time."""
+    time.sleep(1.0 if seed < 2 else 0.0)
+    return die(seed) if seed == 0 else {"score": time.sleep(0.5) or seed}
+
+
+@pytest.mark.slow
+def test_a_run_that_dies_does_not_take_its_neighbours_with_it(sweep):
+    with pytest.raises(SweepError, match="1 of 3 runs failed") as caught:
+        sweep(die_slowly, {"seed": range(3)}, workers=2)
+    assert caught.value.table["score"].tolist() == [1, 2]
 
 
 CACHED = """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-DEATHS = 3  # of workers, with no run finished between them, after which a sweep gives up
+DEATHS = 3  # of workers, with no run finished between them, after which a run is given up
 
 
 def sweep(
@@ -125,11 +125,17 @@ _Outcomes = Generator[tuple[int, Outcome], None, None]
 def _settle_all(
     plan: Sequence[Task], todo: set[int], spread: _Spread, settle: Callable[[int, Outcome], None]
 ) -> None:
-    """Spread the runs, and spread again what dead workers left behind, until none is left."""
+    """Spread the runs, and spread again what dead workers left behind, until none is left.
+
+    One run that kills its worker takes down what the others are making.  So after a death what had
+    been begun comes last, and before the last attempt runs go one at a time: then it is known whose
+    death it was.
+    """
     wait, deaths = False, 0
     while todo:
-        # After a death, what had been begun comes last: if that kills workers, the rest is done.
         order = sorted(todo, key=lambda i: (deaths > 0 and plan[i].begun_file.exists(), i))
+        if alone := deaths >= DEATHS - 1:
+            order = order[:1]
         try:
             with contextlib.closing(spread([plan[i] for i in order], wait)) as outcomes:
                 for at, outcome in outcomes:
@@ -140,10 +146,9 @@ def _settle_all(
             wait = True  # what is left is being made by other processes
         except BrokenProcessPool:
             deaths += 1
-            if deaths == DEATHS:
-                for i in sorted(todo):
-                    settle(i, Outcome(error=_DIED))
-                return
+            if alone:
+                settle(order[0], Outcome(error=_DIED))
+                todo.remove(order[0])
 
 
 _DIED = (
