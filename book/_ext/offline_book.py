@@ -63,9 +63,37 @@ def copy_mathjax(app, exception) -> None:
     shutil.copy(source / Path(MATHJAX).name, target)
 
 
+FIRST_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<meta http-equiv="refresh" content="0; url={page}">
+</head>
+<body><a href="{page}">{title}</a></body>
+</html>
+"""
+
+
+def write_index(app, exception) -> None:
+    """Lead from index.html to the first page.
+
+    The table of contents writes a bare redirection where there is none.  A browser may stay on
+    that page long enough to ask for the icon that it doesn't name, and gets an error; and a request
+    for one that it does name would be broken off.  So this page says that it has an empty one.
+    """
+    if exception or app.builder.name != "html":
+        return
+    page = f"{app.config.master_doc}.html"
+    text = FIRST_PAGE.format(title=app.config.project, page=page)
+    (Path(app.outdir) / "index.html").write_text(text, encoding="utf-8")
+
+
 def setup(app):
     app.connect("config-inited", configure)
     app.connect("builder-inited", fix_singlehtml)
     app.connect("env-updated", drop_widget_state)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -240,6 +240,14 @@ def test_search_finds_a_word(context, server, html, origin):
         visit.check_quiet()
 
 
+def test_the_page_that_only_leads_on_asks_for_nothing(html):
+    """Without an icon of its own the browser asks for one, and a visit begins with an error."""
+    page = soup(html / "index.html")
+    assert page.find("a")["href"] == "book/intro.html"
+    assert page.find("link", rel="icon")["href"] == "data:,"
+    assert not page.select("script, img, link[rel=stylesheet]")
+
+
 def test_the_first_page_is_the_introduction(context, server, html):
     with Visit(context, f"{server}/", server) as visit:
         assert visit.page.url.endswith("/book/intro.html")
