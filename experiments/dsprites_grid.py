@@ -38,19 +38,23 @@ WEIGHTS: dict[str, tuple[float, ...]] = tutor.budget(
     },
 )
 SEEDS = tutor.budget(cpu=(0,), gpu=tuple(range(10)))
+AGAIN = tutor.budget(  # without a GPU these alone have a second seed
+    cpu=(("factor-vae", 20.0), ("factor-vae", 40.0), ("beta-vae", 4.0)), gpu=()
+)
 OUT = ROOT / "build" / "experiments" / "dsprites_grid"
 
 
 def settings() -> list[dict[str, Any]]:
     """One weight of each method first, then the next: a part of the grid compares all methods."""
     most = max(map(len, WEIGHTS.values()))
-    return [
+    grid = [
         {"method": method, "weight": weights[i], "seed": seed}
         for seed in SEEDS
         for i in range(most)
         for method, weights in WEIGHTS.items()
         if i < len(weights)
     ]
+    return grid + [{"method": method, "weight": weight, "seed": 1} for method, weight in AGAIN]
 
 
 def run(method: str, weight: float, seed: int) -> dict[str, Any]:

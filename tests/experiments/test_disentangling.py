@@ -159,8 +159,10 @@ def test_rooms_are_kept_as_bytes(monkeypatch, tmp_path):
 def test_the_first_rows_compare_the_methods(monkeypatch):
     monkeypatch.setattr(dsprites_grid, "WEIGHTS", {"a": (1.0, 2.0, 3.0), "b": (4.0,)})
     monkeypatch.setattr(dsprites_grid, "SEEDS", (0,))
+    monkeypatch.setattr(dsprites_grid, "AGAIN", (("b", 4.0),))
     order = [(s["method"], s["weight"]) for s in dsprites_grid.settings()]
-    assert order == [("a", 1.0), ("b", 4.0), ("a", 2.0), ("a", 3.0)]
+    assert order == [("a", 1.0), ("b", 4.0), ("a", 2.0), ("a", 3.0), ("b", 4.0)]
+    assert [s["seed"] for s in dsprites_grid.settings()] == [0, 0, 0, 0, 1]
 
 
 def test_what_is_shipped_is_what_was_measured(short, tmp_path, monkeypatch):
