@@ -35,17 +35,7 @@ def contestants(steps: int) -> list[Contestant]:
     data = sprites.subset(torch.randperm(len(sprites), generator=g)[:IMAGES])
     images, first = data[:], make_model()
     check_same_losses(first, images[0])
-    found = []
-    for precision in ("float32", "bf16"):
-        model = copy.deepcopy(first)
-
-        def fit(steps: int, model: FactorVAE = model, precision: str = precision) -> None:
-            tutor.fit(
-                model, data, steps=steps, batch_size=BATCH, device="cpu",
-                precision=precision, progress=False,
-            )  # fmt: skip
-
-        found.append(Contestant(f"tutor.fit, {precision}", "this package", fit))
+    found = peers.ours(first, data)
     plain = contiguous(first)
     found.append(pythae_trainer.factor_vae(copy.deepcopy(plain), images[: steps * BATCH]))
     found.append(disentangling_vae(copy.deepcopy(plain), images))

@@ -31,17 +31,7 @@ def contestants(steps: int) -> list[Contestant]:
     data = tutor.data.load("mnist", fallback="digits")
     images, first = data[:], make_model()
     check_same_loss(first, images[:BATCH])
-    found = []
-    for precision in ("float32", "bf16"):
-        model = copy.deepcopy(first)
-
-        def fit(steps: int, model: VAE = model, precision: str = precision) -> None:
-            tutor.fit(
-                model, data, steps=steps, batch_size=BATCH, device="cpu",
-                precision=precision, progress=False,
-            )  # fmt: skip
-
-        found.append(Contestant(f"tutor.fit, {precision}", "this package", fit))
+    found = peers.ours(first, data)
     few = images[torch.randperm(len(images))[: steps * BATCH]]
     found.append(pythae_trainer.vae(copy.deepcopy(first), few))
     found.append(disentangling_vae(copy.deepcopy(first), images))

@@ -1,10 +1,11 @@
-"""How other code feeds and writes a VAE: the parts that the loops of this folder share.
+"""What the contests share: our own loops, and how other code feeds and writes a VAE.
 
-Everything here is our own code, written after what those projects do; none of it is theirs.
+The latter is our own code too, written after what those projects do; none of it is theirs.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,27 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+import tutor
+from benchmarks.race import Contestant
+from tutor import Model
+
 BATCH = 128
+
+
+def ours(first: Model, data: tutor.data.Dataset) -> list[Contestant]:
+    """`tutor.fit` in both precisions, each on its own copy of the same first weights."""
+    found = []
+    for precision in ("float32", "bf16"):
+        model = copy.deepcopy(first)
+
+        def fit(steps: int, model: Model = model, precision: str = precision) -> None:
+            tutor.fit(
+                model, data, steps=steps, batch_size=BATCH, device="cpu",
+                precision=precision, progress=False,
+            )  # fmt: skip
+
+        found.append(Contestant(f"tutor.fit, {precision}", "this package", fit))
+    return found
 
 
 def negative_elbo_from_logits(x: Tensor, logits: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from functools import partial
 
@@ -16,7 +17,7 @@ from tutor.checkpoints import CheckpointError
 from tutor.devices import resolve_device
 from tutor.game import Model, Turn
 from tutor.likelihoods import BernoulliLikelihood
-from tutor.training import TrainingDiverged, decay_after
+from tutor.training import TrainingDiverged, decay_after, fit, playing
 
 fit = partial(tutor.fit, device="cpu", progress=False)
 
@@ -489,3 +490,12 @@ def test_a_schedule_gives_numbers(factor):
             Slope(), torch.zeros(4, 1), steps=2, batch_size=2, device="cpu", progress=False,
             schedule=lambda t: factor,
         )  # fmt: skip
+
+
+def test_both_entrances_to_the_loop_have_the_same_defaults():
+    """`fit_many` hands its arguments to `playing`; what it leaves out must be what `fit` takes."""
+    outer, inner = (inspect.signature(f).parameters for f in (fit, playing))
+    shared = outer.keys() & inner.keys()
+    assert outer.keys() - shared == {"device"}
+    assert inner.keys() - shared == {"where"}
+    assert {n: outer[n].default for n in shared} == {n: inner[n].default for n in shared}

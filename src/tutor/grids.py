@@ -12,6 +12,34 @@ from typing import Any
 Grid = Mapping[str, Iterable[Any]] | Iterable[Mapping[str, Any]]
 
 
+def combinations(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Every choice of one value for each name; the last name changes fastest.
+
+    Raises:
+        TypeError: if a name has something else than values to try.
+        ValueError: if a name has no value.
+
+    Example:
+        >>> combinations({"beta": [1, 4], "seed": range(2)})[:3]
+        [{'beta': 1, 'seed': 0}, {'beta': 1, 'seed': 1}, {'beta': 4, 'seed': 0}]
+        >>> combinations({})
+        [{}]
+    """
+    tried: dict[str, list[Any]] = {}
+    for name, values in grid.items():
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise TypeError(
+                f"grid has {name}={values!r}; expected the values to try, such as [{values!r}]"
+            )
+        tried[name] = list(values)
+        if not tried[name]:
+            raise ValueError(
+                f"there is nothing to run: grid has no value for {name!r}; give at least one, or "
+                "leave it out"
+            )
+    return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
+
+
 def as_settings(grid: Grid) -> list[dict[str, Any]]:
     """The settings of a grid, each different from all others.
 
@@ -24,13 +52,7 @@ def as_settings(grid: Grid) -> list[dict[str, Any]]:
         [{'beta': 1, 'seed': 0}, {'beta': 4, 'seed': 0}]
     """
     if isinstance(grid, Mapping):
-        for name, values in grid.items():
-            if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-                raise TypeError(
-                    f"grid has {name}={values!r}; expected the values to try, such as [{values!r}]"
-                )
-        combinations = itertools.product(*grid.values())
-        settings = [dict(zip(grid, values, strict=True)) for values in combinations]
+        settings = combinations(grid)
     elif isinstance(grid, Iterable) and not isinstance(grid, str | bytes):
         settings = list(grid)
     else:

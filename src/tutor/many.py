@@ -15,7 +15,7 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from tutor.batches import DataSource, as_source
 from tutor.devices import private_stream, resolve_device
+from tutor.grids import combinations
 from tutor.history import History
 from tutor.training import finished, fit, playing
 
@@ -72,7 +73,7 @@ def fit_many(
     dataset: DataSource | Tensor,
     *,
     seeds: Iterable[int],
-    grid: Mapping[str, Sequence[Any]] | None = None,
+    grid: Mapping[str, Iterable[Any]] | None = None,
     device: str | torch.device = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -372,7 +373,7 @@ def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     return numbers
 
 
-def _settings(grid: Mapping[str, Sequence[Any]] | None) -> list[dict[str, Any]]:
+def _settings(grid: Mapping[str, Iterable[Any]] | None) -> list[dict[str, Any]]:
     if grid is None:
         return [{}]
     if not isinstance(grid, Mapping):
@@ -380,21 +381,14 @@ def _settings(grid: Mapping[str, Sequence[Any]] | None) -> list[dict[str, Any]]:
             f"grid is a {type(grid).__name__}; expected a mapping from names of make_model's "
             "arguments to lists of values, such as {'beta': [1.0, 4.0]}"
         )
-    for name, values in grid.items():
-        if isinstance(values, str) or not isinstance(values, Sequence):
-            raise TypeError(
-                f"grid[{name!r}] is {values!r}; expected a list of values, if only of one: "
-                f"[{values!r}]"
+    settings = combinations(grid)
+    for i, setting in enumerate(settings):
+        if setting in settings[:i]:
+            raise ValueError(
+                f"the setting {setting!r} is in the grid more than once; it would make the same "
+                "run again"
             )
-        if len(values) == 0:
-            raise ValueError(f"grid[{name!r}] is empty; give at least one value, or leave it out")
-        for i, value in enumerate(values):
-            if value in values[:i]:
-                raise ValueError(
-                    f"grid[{name!r}] holds {value!r} more than once; it would make the same run "
-                    "again"
-                )
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return settings
 
 
 def _named(seed: int, setting: Mapping[str, Any]) -> str:
