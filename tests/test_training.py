@@ -17,7 +17,7 @@ from tutor.checkpoints import CheckpointError
 from tutor.devices import resolve_device
 from tutor.game import Model, Turn
 from tutor.likelihoods import BernoulliLikelihood
-from tutor.training import TrainingDiverged, decay_after, fit, playing
+from tutor.training import TrainingDiverged, decay_after, playing
 
 fit = partial(tutor.fit, device="cpu", progress=False)
 
@@ -494,7 +494,7 @@ def test_a_schedule_gives_numbers(factor):
 
 def test_both_entrances_to_the_loop_have_the_same_defaults():
     """`fit_many` hands its arguments to `playing`; what it leaves out must be what `fit` takes."""
-    outer, inner = (inspect.signature(f).parameters for f in (fit, playing))
+    outer, inner = (inspect.signature(f).parameters for f in (tutor.fit, playing))
     shared = outer.keys() & inner.keys()
     assert outer.keys() - shared == {"device"}
     assert inner.keys() - shared == {"where"}
