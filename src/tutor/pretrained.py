@@ -147,7 +147,7 @@ def recording(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         (torch.Size([500, 2]), ['gaussian', 'mixture', 'swiss roll', 'uniform'])
     """
     known = (f.name for f in _RECORDINGS.iterdir() if ".json" in f.name)
-    _known(name, sorted(f.removesuffix(".json") for f in known))
+    _known(name, [f.removesuffix(".json") for f in known])
     tensors = tensors_from_bytes((_RECORDINGS / f"{name}.safetensors").read_bytes())
     about = json.loads((_RECORDINGS / f"{name}.json").read_text())
     return {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}, about
@@ -218,4 +218,4 @@ def _known(name: str, known: list[str]) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"nothing shipped is called {name!r}{hint}. Known: {', '.join(known)}")
+        raise ValueError(f"nothing shipped is called {name!r}{hint}. Known: {', '.join(sorted(known))}")
