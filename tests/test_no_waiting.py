@@ -1,8 +1,8 @@
 """No round of a game makes the host wait for a GPU, shown without one.
 
 On torch's "meta" device tensors have a shape and no content.  To read one, or to make a tensor
-whose shape depends on content, is an error there, and would stall a GPU.  Checks that the code
-keeps for the CPU are skipped there as on a GPU.
+whose shape depends on content, is an error there, and would stall a GPU.  The rounds are played as
+`fit` plays all but the first: nobody looks at values that lie on a device.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 import tutor
 from tests.models.test_every_model import KNOWN, MODELS, build, parts, source
+from tutor import kernels, likelihoods
+from tutor.data.factors import checked_factors
 from tutor.data.rooms import render_shapes3d
+from tutor.devices import may_look, without_looks
 from tutor.energies import Banana
 from tutor.game import Model, Turn, player_parameters
+from tutor.models import avb
+from tutor.models.labels import checked_labels
 from tutor.priors import GaussianMixture, SwissRoll, UniformBox
 
 META = torch.device("meta")
@@ -51,8 +56,9 @@ def play(model: Model, data, monkeypatch) -> int:
             turns += 1
         return turns
 
-    one_round()
-    with monkeypatch.context() as patch:
+    with without_looks():
+        one_round()
+    with without_looks(), monkeypatch.context() as patch:
         for name in ("tensor", "as_tensor", "from_numpy"):
             patch.setattr(torch, name, refuse)
         with NothingFromTheHost():
@@ -70,7 +76,8 @@ def rooms():
             return render_shapes3d(index[:, None].expand(-1, 6) * 0)
 
         def to(self, device):
-            render_shapes3d(torch.zeros(1, 6, dtype=torch.int64, device=device))  # draws them once
+            with without_looks():
+                render_shapes3d(torch.zeros(1, 6, dtype=torch.int64, device=device))  # draws once
             return self
 
     return Rooms()
@@ -163,3 +170,42 @@ def test_what_waits_is_found(how, monkeypatch):
 
 def test_waiting_for_nothing_passes(monkeypatch):
     assert play(Waits(lambda x, loss: None), noise(), monkeypatch) == 1
+
+
+CHECKS = {
+    "labels": lambda: checked_labels(torch.zeros(3, dtype=torch.int64, device=META), 10),
+    "classes of a prior": lambda: (
+        SwissRoll(classes=3).to(META)._check_labels(torch.zeros(3, dtype=torch.int64, device=META))
+    ),
+    "factors": lambda: checked_factors(
+        torch.zeros(3, 1, dtype=torch.int64, device=META), ["x"], [2]
+    ),
+    "points": lambda: kernels._check(
+        torch.zeros(3, 2, device=META), torch.zeros(3, 2, device=META)
+    ),
+    "pixels": lambda: likelihoods._in_unit_interval(torch.zeros(3, 2, device=META)),
+    "density": lambda: avb._positive(torch.zeros(3, device=META)),
+}
+
+
+@pytest.mark.parametrize("name", list(CHECKS))
+def test_values_on_a_device_are_checked_outside_of_training(name):
+    """On the meta device a look is an error; in rounds of training nobody looks."""
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        CHECKS[name]()
+    with without_looks():
+        CHECKS[name]()
+
+
+def test_fit_looks_in_the_first_round_of_a_run_alone(tmp_path):
+    seen = []
+
+    def look(x, loss):
+        seen.append(may_look(torch.zeros(1, device=META)))
+
+    for steps in (3, 5):  # the second run takes up the first one
+        model = Waits(look)
+        tutor.fit(model, torch.ones(8, 1), steps=steps, batch_size=4, device="cpu", progress=False,
+                  checkpoint=tmp_path)  # fmt: skip
+    assert seen == [True, False, False, True, False]
+    assert may_look(torch.zeros(1, device=META))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -61,6 +62,38 @@ def budget(*, cpu: T, gpu: T) -> T:
         True
     """
     return cpu if resolve_device("auto").type == "cpu" else gpu
+
+
+_looking = True
+
+
+@contextlib.contextmanager
+def without_looks() -> Iterator[None]:
+    """In the block nobody checks values that lie on a GPU: each look makes the host wait for it.
+
+    `tutor.fit` plays all rounds but the first one of a run in such a block.
+
+    Example:
+        >>> with without_looks():
+        ...     may_look(torch.zeros(2)), may_look(torch.zeros(2, device="meta"))
+        (True, False)
+    """
+    global _looking
+    before, _looking = _looking, False
+    try:
+        yield
+    finally:
+        _looking = before
+
+
+def may_look(values: Tensor) -> bool:
+    """Whether a check may read these values: on a CPU always, elsewhere outside `without_looks`.
+
+    Example:
+        >>> may_look(torch.zeros(2, device="meta"))
+        True
+    """
+    return _looking or values.device.type == "cpu"
 
 
 @contextlib.contextmanager

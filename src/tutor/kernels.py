@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tutor.devices import may_look
+
 PAPER_FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """The seven factors of the authors' code, applied to ``C = 2 d sigma^2``."""
 
@@ -230,9 +232,7 @@ def _check(x: Tensor, y: Tensor) -> None:
                 "the MMD compares the points of a sample with one another, and one point (a "
                 "batch of one) has no other"
             )
-        if points.device.type != "cpu":  # elsewhere the look would stall the device
-            continue
-        if bad := (~points.isfinite()).any(1).sum().item():
+        if may_look(points) and (bad := (~points.isfinite()).any(1).sum().item()):
             raise ValueError(
                 f"{bad} of {len(points)} points of {name} are not finite (NaN or infinite); "
                 "look for a training that diverged"

@@ -218,4 +218,5 @@ def _known(name: str, known: list[str]) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"nothing shipped is called {name!r}{hint}. Known: {', '.join(sorted(known))}")
+        listed = ", ".join(sorted(known))
+        raise ValueError(f"nothing shipped is called {name!r}{hint}. Known: {listed}")

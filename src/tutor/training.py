@@ -22,7 +22,7 @@ from torch.optim import Adam, Optimizer
 from tutor import graphs
 from tutor.batches import BatchOrder, DataSource, as_source, fingerprint
 from tutor.checkpoints import Checkpoint
-from tutor.devices import private_stream, resolve_device
+from tutor.devices import private_stream, resolve_device, without_looks
 from tutor.game import Turn, player_networks, player_parameters
 from tutor.history import WINDOW, History, Recorder
 from tutor.precision import networks_in
@@ -81,7 +81,8 @@ def fit(
 
     On a CUDA device the images stay there, and a whole round, optimisers included, is recorded
     once and replayed (`tutor.graphs`).  A game that can't be recorded is played round by round,
-    and a warning says why; ``history.attrs["loop"]`` says which of the two was done.
+    and a warning says why; ``history.attrs["loop"]`` says which of the two was done.  On a GPU the
+    values of labels, pixels and codes are checked in the first round of a run only.
 
     Returns:
         A `History`: every loss and term, averaged over windows of 50 rounds.
@@ -205,7 +206,11 @@ def playing(
                 play(order(step), step, functools.partial(look, step))
                 yield
 
-        play = functools.partial(_play, model, data, owned, optimizers)
+        def play(index: Tensor, step: int, look: Look) -> None:
+            # The first round may wait for the device: what is wrong with all data is said there.
+            with contextlib.nullcontext() if step == start else without_looks():
+                _play(model, data, owned, optimizers, index, step, look)
+
         loop = graphs.Loop(eagerly)
         if recorded:
             table = graphs.Round(play, order, rates, steps, where)

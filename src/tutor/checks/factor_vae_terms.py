@@ -131,8 +131,6 @@ def _first_column(batch_size: int, data_size: int) -> Tensor:
     return torch.stack([row.roll(-i) for i, row in enumerate(rows)])
 
 
-
-
 OWN_WEIGHT = Formula(
     signature="stratified_weights(batch_size, data_size)",
     truth=_weights,

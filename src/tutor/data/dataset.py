@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tutor.data.arrays import checked_images, checked_labels, is_whole
+from tutor.devices import may_look
 
 if TYPE_CHECKING:
     from tutor.data.labelled import Labelled
@@ -247,9 +248,8 @@ class Dataset:
     def _in_range(self, index: Tensor) -> Tensor:
         """Negative positions made positive; IndexError for those beyond the data."""
         n = len(self)
-        # Looking at an index that lives on an accelerator would stall the device at each batch;
-        # there index_select itself stops the programme at a position beyond the data.
-        if index.device.type == "cpu":
+        # Where nobody may look, index_select itself stops the programme at a wrong position.
+        if may_look(index):
             wrong = (index < -n) | (index >= n)
             if wrong.any():
                 raise IndexError(

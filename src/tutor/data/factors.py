@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tutor.devices import may_look
+
 
 def checked_factors(factors: Tensor, names: Sequence[str], sizes: Sequence[int]) -> Tensor:
     """The factors as int64, one row an image.
@@ -31,7 +33,7 @@ def checked_factors(factors: Tensor, names: Sequence[str], sizes: Sequence[int])
             f"(n, {len(sizes)}): {', '.join(names)}"
         )
     factors = factors.long()
-    if factors.device.type != "cpu":  # elsewhere the look would stall the device
+    if not may_look(factors):
         return factors
     for name, size, column in zip(names, sizes, factors.T, strict=True):
         wrong = column[(column < 0) | (column >= size)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from tutor.critics import BilinearCritic
+from tutor.devices import may_look
 from tutor.game import Turn, evaluating
 from tutor.models.autoencoder import Autoencoder
 from tutor.nets import mlp_decoder
@@ -280,8 +281,7 @@ class AVB(Autoencoder):
 
 def _positive(log_prior: Tensor) -> Tensor:
     """The prior's log-density at codes, refused where the density is zero."""
-    # elsewhere the look would stall the device
-    if log_prior.device.type == "cpu" and log_prior.isinf().any():
+    if may_look(log_prior) and log_prior.isinf().any():
         raise ValueError(
             f"{log_prior.isinf().sum().item()} of {len(log_prior)} codes lie where the prior's "
             "density is zero, so their KL is infinite; give the encoder an output that stays "

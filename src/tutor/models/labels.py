@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tutor.data import UNKNOWN
+from tutor.devices import may_look
 
 
 def checked_labels(labels: Tensor, classes: int, *, unknown: bool = False) -> Tensor:
@@ -36,7 +37,7 @@ def checked_labels(labels: Tensor, classes: int, *, unknown: bool = False) -> Te
         raise ValueError(
             f"labels have shape {tuple(labels.shape)}; expected (n,), the number of a class each"
         )
-    if labels.device.type != "cpu":  # elsewhere the look would stall the device
+    if not may_look(labels):
         return labels
     outside = labels[(labels < (UNKNOWN if unknown else 0)) | (labels >= classes)]
     if len(outside):

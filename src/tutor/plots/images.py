@@ -199,9 +199,7 @@ def traversals(
         (57, 144)
     """
     if x.dim() != 3:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}; expected one image (C, H, W)"
-        )
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected one image (C, H, W)")
     if steps < 2 or not reach > 0:
         raise ValueError(f"steps is {steps}, reach {reach}; expected at least 2, and above 0")
     device = _device_of(model)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutor.devices import may_look
+
 
 class Prior(nn.Module):
     """A place on a device, a number of dimensions and of classes; the subclass has the density."""
@@ -84,7 +86,7 @@ class Prior(nn.Module):
                 f"labels have shape {tuple(labels.shape)}; expected (n,), one class each: "
                 "flatten them, or take argmax(1) of one-hot rows"
             )
-        if labels.device.type != "cpu":  # elsewhere the look would stall the device
+        if not may_look(labels):
             return labels.to(self.origin.device)
         outside = labels[(labels < 0) | (labels >= self.classes)]
         if len(outside):
