@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 import tutor
 from benchmarks import peers, pythae_trainer
-from benchmarks.peers import BATCH, contiguous, reparameterised
+from benchmarks.peers import BATCH, reparameterised
 from benchmarks.race import Contestant
 from tutor.divergences import permute_dims
 from tutor.models import FactorVAE
@@ -35,12 +35,11 @@ def contestants(steps: int) -> list[Contestant]:
     data = sprites.subset(torch.randperm(len(sprites), generator=g)[:IMAGES])
     images, first = data[:], make_model()
     check_same_losses(first, images[0])
-    found = peers.ours(first, data)
-    plain = contiguous(first)
-    found.append(pythae_trainer.factor_vae(copy.deepcopy(plain), images[: steps * BATCH]))
-    found.append(disentangling_vae(copy.deepcopy(plain), images))
-    found.append(konny(copy.deepcopy(plain), images))
-    found.append(plain_loop(copy.deepcopy(plain), images))
+    found = peers.ours(first, data, steps)
+    found.append(pythae_trainer.factor_vae(peers.plain(first), images[: steps * BATCH]))
+    found.append(disentangling_vae(peers.plain(first), images))
+    found.append(konny(peers.plain(first), images))
+    found.append(plain_loop(peers.plain(first), images))
     return found
 
 

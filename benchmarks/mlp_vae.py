@@ -31,12 +31,28 @@ def contestants(steps: int) -> list[Contestant]:
     data = tutor.data.load("mnist", fallback="digits")
     images, first = data[:], make_model()
     check_same_loss(first, images[:BATCH])
-    found = peers.ours(first, data)
+    found = peers.ours(first, data, steps)
     few = images[torch.randperm(len(images))[: steps * BATCH]]
     found.append(pythae_trainer.vae(copy.deepcopy(first), few))
     found.append(disentangling_vae(copy.deepcopy(first), images))
     found.append(plain_loop(copy.deepcopy(first), images))
+    found.append(bare_loop(copy.deepcopy(first), data))
     return found
+
+
+def bare_loop(model: VAE, data: tutor.data.Dataset) -> Contestant:
+    """What torch leaves to gain: nothing is checked, recorded or read out."""
+    optimizer = Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            index = torch.randint(len(data), (BATCH,))
+            loss = loss_from_logits(model, data.images.index_select(0, index).float().div_(255))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return Contestant("bare loop", "our own: fused Adam, no checks, nothing read out", train)
 
 
 def plain_loop(model: VAE, images: Tensor) -> Contestant:

@@ -21,23 +21,32 @@ from tqdm import tqdm
 import tutor
 from benchmarks.race import Contestant
 from tutor import Model
+from tutor.nets.quick import Doubling, InPlaceReLU
+from tutor.training import playing
 
 BATCH = 128
 
 
-def ours(first: Model, data: tutor.data.Dataset) -> list[Contestant]:
-    """`tutor.fit` in both precisions, each on its own copy of the same first weights."""
+def ours(first: Model, data: tutor.data.Dataset, steps: int) -> list[Contestant]:
+    """The loop of `tutor.fit` in both precisions, each on its own copy of the same first weights.
+
+    One long training each, which pauses after every ``steps``: the other loops, too, keep their
+    optimisers from round to round.
+    """
     found = []
     for precision in ("float32", "bf16"):
-        model = copy.deepcopy(first)
+        game = playing(
+            copy.deepcopy(first), data, steps=10**9, batch_size=BATCH, where=torch.device("cpu"),
+            checkpoint_every=steps, precision=precision, progress=False,
+        )  # fmt: skip
 
-        def fit(steps: int, model: Model = model, precision: str = precision) -> None:
-            tutor.fit(
-                model, data, steps=steps, batch_size=BATCH, device="cpu",
-                precision=precision, progress=False,
-            )  # fmt: skip
+        def train(asked: int, game: Iterator[int] = game) -> None:
+            if asked != steps:
+                raise ValueError(f"this loop pauses after {steps} steps, asked for {asked}")
+            while next(game) % steps:  # it pauses at the end of a window as well
+                pass
 
-        found.append(Contestant(f"tutor.fit, {precision}", "this package", fit))
+        found.append(Contestant(f"tutor.fit, {precision}", "this package", train))
     return found
 
 
@@ -135,6 +144,19 @@ def progress_bar() -> tqdm:
     return tqdm(file=io.StringIO())
 
 
-def contiguous(net: nn.Module) -> nn.Module:
-    """Weights in torch's default memory order: what a plain script has."""
-    return net.to(memory_format=torch.contiguous_format)
+def plain(model: Model) -> Model:
+    """The same networks as a plain script builds them: torch's own layers, default memory order.
+
+    `tutor.nets.quick` computes transposed convolutions and ReLUs its own way; whoever takes
+    another library does not get it.  Weights and functions stay what they are.
+    """
+    model = copy.deepcopy(model)
+    for net in list(model.modules()):
+        for name, layer in list(net.named_children()):
+            if isinstance(layer, Doubling):
+                usual = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, 4, 2, 1)
+                usual.load_state_dict(layer.state_dict())
+                setattr(net, name, usual)
+            elif isinstance(layer, InPlaceReLU):
+                setattr(net, name, nn.ReLU())
+    return model.to(memory_format=torch.contiguous_format)
