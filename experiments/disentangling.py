@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,18 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dip-vae-ii": ("DIPVAE", "off_diagonal", {"variant": "II"}),
     "aae": ("AAE", "gradient_penalty", {"posterior": "gaussian", "likelihood": "bernoulli"}),
 }
+
+
+def settings(weights: Mapping[str, Sequence[float]], seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """One weight of each method first, then the next: a part of the grid compares all methods."""
+    most = max(map(len, weights.values()))
+    return [
+        {"method": method, "weight": own[i], "seed": seed}
+        for seed in seeds
+        for i in range(most)
+        for method, own in weights.items()
+        if i < len(own)
+    ]
 
 
 def facts(steps: int | None = None) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from experiments.runs import do_all
 LATENT = 10
 WEIGHTS: dict[str, tuple[float, ...]] = tutor.budget(
     cpu={
-        "factor-vae": (10.0, 20.0, 40.0),
-        "beta-vae": (4.0, 1.0),
+        "factor-vae": (10.0, 20.0, 40.0, 100.0),
+        "beta-vae": (4.0, 1.0, 8.0),
         "beta-tcvae": (4.0,),
         "dip-vae-i": (10.0,),
         "dip-vae-ii": (10.0,),
@@ -37,24 +37,8 @@ WEIGHTS: dict[str, tuple[float, ...]] = tutor.budget(
         "aae": (0.1,),
     },
 )
-SEEDS = tutor.budget(cpu=(0,), gpu=tuple(range(10)))
-AGAIN = tutor.budget(  # without a GPU these alone have a second seed
-    cpu=(("factor-vae", 20.0), ("factor-vae", 40.0), ("beta-vae", 4.0)), gpu=()
-)
+SEEDS = range(tutor.budget(cpu=3, gpu=10))
 OUT = ROOT / "build" / "experiments" / "dsprites_grid"
-
-
-def settings() -> list[dict[str, Any]]:
-    """One weight of each method first, then the next: a part of the grid compares all methods."""
-    most = max(map(len, WEIGHTS.values()))
-    grid = [
-        {"method": method, "weight": weights[i], "seed": seed}
-        for seed in SEEDS
-        for i in range(most)
-        for method, weights in WEIGHTS.items()
-        if i < len(weights)
-    ]
-    return grid + [{"method": method, "weight": weight, "seed": 1} for method, weight in AGAIN]
 
 
 def run(method: str, weight: float, seed: int) -> dict[str, Any]:
@@ -63,7 +47,8 @@ def run(method: str, weight: float, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    do_all("dsprites_grid", settings(), run, latent_dim=LATENT, **disentangling.facts())
+    settings = disentangling.settings(WEIGHTS, SEEDS)
+    do_all("dsprites_grid", settings, run, latent_dim=LATENT, **disentangling.facts())
 
 
 if __name__ == "__main__":

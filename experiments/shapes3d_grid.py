@@ -23,13 +23,13 @@ from tutor.data import Dataset
 
 LATENT = 6
 WEIGHTS: dict[str, tuple[float, ...]] = tutor.budget(
-    cpu={"factor-vae": (20.0,), "beta-vae": (4.0,)},
+    cpu={"factor-vae": (20.0, 10.0, 50.0), "beta-vae": (4.0, 1.0, 16.0)},
     gpu={
         "factor-vae": (10.0, 20.0, 30.0, 40.0, 50.0, 100.0),
         "beta-vae": (1.0, 4.0, 8.0, 16.0, 24.0, 32.0),
     },
 )
-SEEDS = tutor.budget(cpu=(0,), gpu=tuple(range(10)))
+SEEDS = range(tutor.budget(cpu=2, gpu=10))
 OUT = ROOT / "build" / "experiments" / "shapes3d_grid"
 
 
@@ -58,12 +58,7 @@ def run(method: str, weight: float, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    settings = [
-        {"method": method, "weight": weight, "seed": seed}
-        for seed in SEEDS
-        for method, weights in WEIGHTS.items()
-        for weight in weights
-    ]
+    settings = disentangling.settings(WEIGHTS, SEEDS)
     do_all("shapes3d_grid", settings, run, latent_dim=LATENT, **disentangling.facts())
 
 

@@ -156,13 +156,11 @@ def test_rooms_are_kept_as_bytes(monkeypatch, tmp_path):
     assert len(list(tmp_path.glob("*"))) == 1
 
 
-def test_the_first_rows_compare_the_methods(monkeypatch):
-    monkeypatch.setattr(dsprites_grid, "WEIGHTS", {"a": (1.0, 2.0, 3.0), "b": (4.0,)})
-    monkeypatch.setattr(dsprites_grid, "SEEDS", (0,))
-    monkeypatch.setattr(dsprites_grid, "AGAIN", (("b", 4.0),))
-    order = [(s["method"], s["weight"]) for s in dsprites_grid.settings()]
-    assert order == [("a", 1.0), ("b", 4.0), ("a", 2.0), ("a", 3.0), ("b", 4.0)]
-    assert [s["seed"] for s in dsprites_grid.settings()] == [0, 0, 0, 0, 1]
+def test_the_first_rows_compare_the_methods():
+    rows = disentangling.settings({"a": (1.0, 2.0, 3.0), "b": (4.0,)}, range(2))
+    order = [("a", 1.0), ("b", 4.0), ("a", 2.0), ("a", 3.0)]
+    assert [(s["method"], s["weight"]) for s in rows] == order * 2
+    assert [s["seed"] for s in rows] == [0] * 4 + [1] * 4
 
 
 def test_what_is_shipped_is_what_was_measured(short, tmp_path, monkeypatch):
