@@ -31,6 +31,7 @@ from tutor.models.autoencoder import Autoencoder
 LATENT, WIDTH, CRITIC_WIDTH = 8, 16, 256
 STEPS, BATCH, RATE, CRITIC_RATE, WEIGHT = 6_000, 100, 1e-3, 5e-4, 200.0
 PRETRAIN_BATCH = 1_000
+SEEDS = range(3)
 NAMES = {"vae": "vae_mnist_8d", "wae_mmd": "wae_mmd_mnist", "wae_gan": "wae_gan_mnist"}
 OUT = ROOT / "build" / "experiments" / "wae_mnist"
 
@@ -108,7 +109,7 @@ def run(method: str, seed: int) -> dict[str, float | int]:
 def main() -> None:
     do_all(
         "wae_mnist",
-        [{"method": method, "seed": 0} for method in METHODS],
+        [{"method": method, "seed": seed} for seed in SEEDS for method in METHODS],
         run,
         steps=STEPS,
         batch_size=BATCH,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 
@@ -119,3 +120,31 @@ def test_what_the_page_says_of_bfloat16(tables):
     assert len(loss) >= 5
     assert len(gaps["factor-vae", "factor_vae_score"]) == 5
     assert len(tables.precision()[1]) == 6
+
+
+def test_what_the_page_says_is_left_to_gain():
+    """The sentences about the bare loop, the peak and the goals, from the stored race."""
+    stored = json.loads(results.FILE.read_text())["training"]
+    low = {
+        key: {row["loop"]: row["lower_quartile"] for row in one["rows"]}
+        for key, one in stored["contests"].items()
+    }
+    share = {
+        key: {row["loop"]: row["share_of_peak"] for row in one["rows"]}
+        for key, one in stored["contests"].items()
+    }
+    bare, ours = low["mlp_vae"]["bare loop"], low["mlp_vae"]["tutor.fit, float32"]
+    pythae = share["factor_vae"]["pythae"]
+    assert f"bare loop stops at {share['mlp_vae']['bare loop']:.0%} of the peak" in PAGE
+    assert f"`fit` is within {math.ceil(100 * (1 - ours / bare))}% of it" in PAGE
+    assert f"useful arithmetic at {pythae:.0%} of the peak" in PAGE
+    assert f"1.6 times as fast would need {1.6 * pythae:.0%}" in PAGE
+    beside = {(g["contest"], g["goal"]): g for g in stored["goals"]}
+    reached = [
+        beside[key, f"{precision}, times pythae"]
+        for key in ("mlp_vae", "factor_vae")
+        for precision in ("float32", "bf16")
+    ]
+    figures = [f"{goal['reached']:.2f}" for goal in reached]
+    assert "{} and {} for the first model, {} and {} for the second".format(*figures) in PAGE
+    assert [goal["met"] for goal in reached] == [False, True, False, False]
