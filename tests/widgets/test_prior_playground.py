@@ -18,6 +18,7 @@ from traitlets import TraitError
 
 from tests.widgets.playgrounds import PRIORS, decoder, digits, playground, recording, recordings
 from tutor.data import load
+from tutor.metrics import energy_distance
 from tutor.models import AAE, VAE
 from tutor.priors import DrawnPrior, Gaussian, UniformBox
 from tutor.widgets import PriorPlayground, Recording
@@ -263,6 +264,16 @@ def test_a_model_trained_on_the_drawing_is_shown():
         last = model.encode(same).mean
     assert np.abs(got[4] - last.numpy()).max() <= about["step"]
     assert np.abs(got[4] - got[0]).max() > 10 * about["step"]  # it did train
+    # the distances shown beside it: recomputed from the same draws, to three digits
+    g = torch.Generator().manual_seed(0)
+    draws = [model.prior.sample((N,), generator=g) for _ in range(5)]
+    wanted = [
+        energy_distance(torch.as_tensor(codes).float(), draw).item()
+        for codes, draw in zip(got[:5], draws, strict=True)
+    ]
+    assert about["energy"] == pytest.approx(wanted, rel=0.02)  # codes are rounded to a step
+    assert len(about["floor"]) in (1, 5)
+    assert 0 < about["floor"][0] < wanted[0]
     weights = paired(base64.b64decode(widget.trained["weights"]))
     drawn = run(about["spec"], weights, last)
     assert (drawn - model.decode(last).mean.detach()).abs().max() < 0.5 / 255

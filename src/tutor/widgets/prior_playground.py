@@ -14,6 +14,7 @@ import traitlets
 from torch import Tensor, nn
 
 from tutor.game import Turn, evaluating
+from tutor.metrics.two_sample import energy_distance, noise_floor
 from tutor.palette import CARD, INK, PALETTE, RULE
 from tutor.priors import DrawnPrior
 from tutor.widgets._live import LiveFigure, bundle, stylesheet
@@ -224,12 +225,11 @@ class PriorPlayground(LiveFigure):
         play(watched, dataset, steps=steps, **fit)
         watched.look()
         model.eval()
+        codes, prior = torch.stack(watched.codes), self.drawn_prior()  # on the CPU, as the codes
+        labels = next(iter(self._shown.values())).labels
         self.show_trained(
-            Recording(
-                prior, watched.steps, torch.stack(watched.codes),
-                next(iter(self._shown.values())).labels, model,
-            )
-        )  # fmt: skip
+            Recording(prior, watched.steps, codes, labels, model, *distances_to(prior, codes))
+        )
         return model
 
     def show_trained(self, recording: Recording) -> None:
@@ -335,6 +335,27 @@ class Watched(nn.Module):
             ]
         self.steps.append(self.done)
         self.codes.append(torch.cat(parts))
+
+
+def distances_to(prior: DrawnPrior, codes: Tensor) -> tuple[list[float], float]:
+    """The squared energy distance of codes ``(T, n, 2)`` to the prior at each moment, its floor.
+
+    The floor is the standard deviation of that distance between two samples of the prior.
+
+    Example:
+        >>> prior = DrawnPrior([[0.0, 0.0], [1.0, 0.0]], thickness=0.1)
+        >>> near = prior.sample((50,), generator=torch.Generator().manual_seed(1))
+        >>> (there, far), floor = distances_to(prior, torch.stack([near, near + 1]))
+        >>> abs(there) < 4 * floor < far
+        True
+    """
+    g, n = torch.Generator().manual_seed(0), codes.shape[1]
+
+    def draw(n: int, generator: torch.Generator | None) -> Tensor:
+        return prior.sample((n,), generator=generator)
+
+    energy = [energy_distance(moment, draw(n, g)).item() for moment in codes]
+    return energy, noise_floor(energy_distance, draw, n, repeats=20, generator=g).std.item()
 
 
 def principal_components(images: Tensor, count: int = COMPONENTS) -> tuple[dict[str, Any], bytes]:
