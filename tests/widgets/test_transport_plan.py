@@ -9,6 +9,7 @@ import pytest
 import torch
 from traitlets import TraitError
 
+import tutor
 from tests.widgets.transports import X, Y, plan
 from tutor.widgets import TransportPlan
 from tutor.widgets._live import VIEW, source
@@ -100,6 +101,17 @@ def test_every_preset_has_a_picture_at_the_ends_of_the_slider(preset):
     for epsilon in widget.ranges["epsilon"]:
         widget.epsilon = epsilon
         assert len(widget.picture().axes) == 2
+
+
+def test_the_picture_does_not_follow_the_style_of_the_notebook():
+    """The book's style dashes lines and draws a grid, which would strike through the picture."""
+    import matplotlib
+
+    widget = TransportPlan()
+    before = widget.to_png()
+    with matplotlib.rc_context():
+        tutor.plots.use_style()
+        assert widget.to_png() == before
 
 
 def test_the_picture_follows_the_state(widget):

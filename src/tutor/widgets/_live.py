@@ -110,12 +110,17 @@ class LiveFigure(anywidget.AnyWidget):
         raise NotImplementedError(f"{type(self).__name__} must define picture()")
 
     def to_png(self) -> bytes:
-        """The static picture as a PNG of few colours, small enough to travel in a notebook."""
+        """The static picture as a PNG of few colours, small enough to travel in a notebook.
+
+        The notebook's style (dashes, grid lines) does not reach it.
+        """
+        import matplotlib.style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from PIL import Image
 
-        canvas = FigureCanvasAgg(self.picture())
-        canvas.draw()
+        with matplotlib.style.context(["default", {"image.interpolation": "nearest"}]):
+            canvas = FigureCanvasAgg(self.picture())
+            canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         out = io.BytesIO()
         image.quantize(128, dither=Image.Dither.NONE).save(out, format="png", optimize=True)

@@ -286,7 +286,8 @@ class PriorPlayground(LiveFigure):
             for k, name in enumerate(self.classes)
         ]
         figure.legend(
-            handles=present, loc="outside lower center", ncols=len(present), frameon=False,
+            handles=present, loc="outside lower center", ncols=min(len(present), 5 * across),
+            frameon=False,
             fontsize=7, labelcolor=INK, handletextpad=0.1, columnspacing=1.0,
         )  # fmt: skip
         return figure
