@@ -22,6 +22,7 @@ from experiments import disentangling
 from experiments.record import ROOT
 from experiments.runs import do_all
 from tutor.data import Dataset
+from tutor.data.sprites import SIZES
 from tutor.divergences import permute_dims
 from tutor.metrics import encode_posteriors, surgery_monte_carlo
 from tutor.models import FactorVAE
@@ -97,7 +98,9 @@ def measure(model: FactorVAE, data: Dataset, seed: int) -> dict[str, Tensor | fl
 
 def main() -> None:
     settings = [{"gamma": gamma, "seed": 0} for gamma in GAMMAS]
-    facts = disentangling.facts() | {"steps": STEPS, "every": EVERY, "draws": DRAWS}
+    images = math.prod(-(-size // every) for size, every in zip(SIZES, EVERY, strict=True))
+    facts = disentangling.facts() | {"images": images, "steps": STEPS, "every": EVERY}
+    facts["draws"] = DRAWS
     do_all("dsprites_tc", settings, run, latent_dim=LATENT, **facts)
 
 

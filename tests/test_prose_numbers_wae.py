@@ -134,3 +134,41 @@ def test_more_dimensions_than_the_data(prose):
     assert 4.5 < wide.loc[64, "effective_dimensions"] < 5.5
     error = stated(prose, r"about five directions, and the error is ([\d.]+)\. \(One")
     assert error == round(wide.loc[64, "squared_error"], 1)
+
+
+def test_three_columns(prose):
+    """Means over three seeds; the order of the samples is the same with each of them."""
+    runs = pretrained.results("wae_mnist")
+    assert "means over three seeds" in prose
+    assert (runs.groupby("method")["seed"].nunique() == 3).all()
+    mean = runs.groupby("method").mean(numeric_only=True).loc[["vae", "wae_mmd", "wae_gan"]]
+    said = numbers(
+        prose,
+        r"WAE-MMD match it best, ([\d.]+)\. The VAE has ([\d.]+) and the WAE-GAN ([\d.]+), and there "
+        r"the seeds differ, from ([\d.]+) to ([\d.]+)\.",
+    )
+    others = runs[runs["method"] != "wae_mmd"]["mmd"]
+    mmd = mean["mmd"]
+    assert said[:3] == [round(mmd[m], 4) for m in ("wae_mmd", "vae", "wae_gan")]
+    assert said[3:] == [round(others.min(), 3), round(others.max(), 3)]
+    assert runs["mmd"].min() > 4 * runs["mmd_null_std"].max()  # "can still be told"
+    said = numbers(
+        prose,
+        r"a Fréchet distance of (\d+) for the VAE, (\d+) for the WAE-MMD, (\d+) for the WAE-GAN, "
+        r"where real digits have ([\d.]+)\.",
+    )
+    floor = round(runs.attrs["floor"]["frechet"], 1)
+    assert said == [*(round(v) for v in mean["frechet_samples"]), floor]
+    for _, seed in runs.groupby("seed"):
+        own = seed.set_index("method")["frechet_samples"]
+        assert own["vae"] > own["wae_mmd"] > own["wae_gan"]
+    said = numbers(
+        prose,
+        r"a squared error of ([\d.]+) against ([\d.]+) and ([\d.]+), and their Fréchet distances, "
+        r"(\d+) to (\d+),",
+    )
+    back = mean["frechet_reconstructions"]
+    assert said[:3] == [round(v, 1) for v in mean["squared_error"]]
+    assert said[3:] == [round(back.min()), round(back.max())]
+    sharp = runs[["sharpness_samples", "sharpness_reconstructions"]].to_numpy().max()
+    assert sharp < 0.5 * runs.attrs["floor"]["sharpness"]  # "less than half"
