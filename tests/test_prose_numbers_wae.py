@@ -144,8 +144,8 @@ def test_three_columns(prose):
     mean = runs.groupby("method").mean(numeric_only=True).loc[["vae", "wae_mmd", "wae_gan"]]
     said = numbers(
         prose,
-        r"WAE-MMD match it best, ([\d.]+)\. The VAE has ([\d.]+) and the WAE-GAN ([\d.]+), and there "
-        r"the seeds differ, from ([\d.]+) to ([\d.]+)\.",
+        r"WAE-MMD match it best, ([\d.]+)\. The VAE has ([\d.]+) and the WAE-GAN ([\d.]+), and "
+        r"there the seeds differ, from ([\d.]+) to ([\d.]+)\.",
     )
     others = runs[runs["method"] != "wae_mmd"]["mmd"]
     mmd = mean["mmd"]
