@@ -85,6 +85,7 @@ def test_sections_are_kept_and_read_by_the_page(tables, tmp_path, monkeypatch):
     seconds = {
         "encoding_seconds": {"bf16": 30.0}, "scores_seconds": {"MIG": 0.5},
         "exact_rate_images": 10, "exact_rate_seconds": 1.0,
+        "drawing_seconds": {"drawing all rooms": 20.0},
     }  # fmt: skip
     results.save("evaluation", seconds, "second")
     stored = json.loads(results.FILE.read_text())
@@ -95,6 +96,7 @@ def test_sections_are_kept_and_read_by_the_page(tables, tmp_path, monkeypatch):
         ["encoding all images, bf16", "30.00"],
         ["MIG", "0.50"],
     ]
+    assert tables.evaluation(stored)[1][-1] == ["drawing all rooms", "20.00"]
     assert "`first` at commit" in tables.origin(stored, "training")
 
 

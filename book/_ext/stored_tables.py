@@ -43,6 +43,7 @@ def evaluation(stored: dict[str, Any]) -> Table:
     seconds |= part["scores_seconds"]
     exact = f"exact parts of the rate, {part['exact_rate_images']} images of MNIST"
     seconds[exact] = part["exact_rate_seconds"]
+    seconds |= part["drawing_seconds"]
     return ["What", "Seconds"], [[name, f"{value:.2f}"] for name, value in seconds.items()]
 
 
