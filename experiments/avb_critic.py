@@ -19,18 +19,18 @@ added to it.
 from __future__ import annotations
 
 import math
-import time
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.functional import softplus
 
-from experiments.record import save_rows
+from experiments.runs import do_all
 from tutor.nets import mlp
 
 CASES = (("gaussian", 1), ("gaussian", 2), ("gaussian", 8), ("bent pair", 2))
 DISTANCES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
+CRITICS = ((False, False), (False, True), (True, True))  # adaptive contrast, prior in the critic
 SEEDS = (0, 1, 2)
 STEPS, BATCH, RATE, HIDDEN = 1_000, 256, 3e-3, (64, 64)
 DRAWS = 20_000
@@ -69,9 +69,14 @@ def log_normal(z: Tensor) -> Tensor:
     return Normal(0.0, 1.0).log_prob(z).sum(1)
 
 
-def learn(
-    family: str, dim: int, distance: float, contrast: bool, prior_in_critic: bool, seed: int
-) -> dict[str, float | int | bool | str]:
+def run(
+    family: str,
+    dim: int,
+    distance: float,
+    adaptive_contrast: bool,
+    prior_in_critic: bool,
+    seed: int,
+) -> dict[str, float]:
     g = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -79,7 +84,7 @@ def learn(
     mean, std = moments(family, dim, distance)
 
     def see(z: Tensor) -> Tensor:
-        return (z - mean) / std if contrast else z
+        return (z - mean) / std if adaptive_contrast else z
 
     def critic(seen: Tensor) -> Tensor:
         value = network(seen).squeeze(1)
@@ -99,17 +104,11 @@ def learn(
     z = draw(family, dim, distance, DRAWS, g)
     with torch.no_grad():
         estimate = critic(see(z))
-        if contrast:
+        if adaptive_contrast:
             estimate = estimate + log_normal(see(z)) - std.log().sum() - log_normal(z)
     truth = log_density(family, dim, distance, z) - log_normal(z)
     error = estimate - truth
     return {
-        "family": family,
-        "dim": dim,
-        "distance": distance,
-        "adaptive_contrast": contrast,
-        "prior_in_critic": prior_in_critic,
-        "seed": seed,
         "kl": truth.mean().item(),
         "estimate": estimate.mean().item(),
         "error": error.mean().item(),
@@ -119,23 +118,22 @@ def learn(
 
 
 def main() -> None:
-    rows, began = [], time.perf_counter()
-    for family, dim in CASES:
-        for distance in DISTANCES:
-            for contrast, built_in in ((False, False), (False, True), (True, True)):
-                for seed in SEEDS:
-                    rows.append(learn(family, dim, distance, contrast, built_in, seed))
-                print({k: v for k, v in rows[-1].items() if k != "loss"}, flush=True)
-    save_rows(
-        "avb_critic",
-        rows,
-        steps=STEPS,
-        batch_size=BATCH,
-        learning_rate=RATE,
-        hidden=HIDDEN,
-        draws=DRAWS,
-        seconds=round(time.perf_counter() - began),
-    )
+    settings = [
+        {
+            "family": family,
+            "dim": dim,
+            "distance": distance,
+            "adaptive_contrast": contrast,
+            "prior_in_critic": prior_in_critic,
+            "seed": seed,
+        }
+        for family, dim in CASES
+        for distance in DISTANCES
+        for contrast, prior_in_critic in CRITICS
+        for seed in SEEDS
+    ]
+    facts = {"batch_size": BATCH, "learning_rate": RATE, "hidden": HIDDEN, "draws": DRAWS}
+    do_all("avb_critic", settings, run, steps=STEPS, **facts)
 
 
 if __name__ == "__main__":

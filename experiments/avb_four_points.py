@@ -2,20 +2,19 @@
 
 The decoder, the optimiser's rates and the batches are the same for both methods.  Every figure of
 the table is exact up to a stated error: log p(x) by quadrature over the decoder, q(z|x) of AVB as
-the density of two million draws, that of the VAE in closed form.  What AVB's critic claims stands
+the density of four million draws, that of the VAE in closed form.  What AVB's critic claims stands
 beside it.  Seed 0 of each is shipped, with a recording of its training for the live figure.
 
-    python -m experiments.avb_four_points            # those not yet done, ten minutes in all
-    python -m experiments.avb_four_points avb 0      # one run
+    python -m experiments.avb_four_points     # ten minutes in all
+    python -m experiments.avb_four_points 1   # the next run
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 import tutor
-from experiments.record import ROOT, origin, save_rows
-from experiments.runs import same_settings
+from experiments.record import ROOT, origin
+from experiments.runs import do_all
 from tutor import pretrained
-from tutor.checkpoints import write_atomically
 from tutor.data import four_points
 from tutor.game import Model
+from tutor.grids import row_name
 from tutor.metrics import (
     SampledDensity,
     exact_elbo,
@@ -43,12 +42,12 @@ from tutor.widgets.recorded import save_frames
 
 SHAPE, HIDDEN, NOISE = (1, 2, 2), (64, 64, 64), 16
 STEPS, BATCH, RATE = 8_000, 256, 1e-3
-SEEDS = (0, 1, 2)
+SETTINGS = [{"method": method, "seed": seed} for method in ("avb", "vae") for seed in (0, 1, 2)]
 FRAMES = (0, 10, 25, 50, 100, 150, 200, 300, 400, 600, 800, 1_200, 1_600, 2_400, 3_200, 4_800)
 FRAMES += (STEPS,)
 DRAWS, CELLS, WINDOW = 4_000_000, 400, (-6.0, 6.0)
 WIDE = (-15.0, 15.0)  # early in training AVB's codes run far out
-OUT = ROOT / "build" / "experiments" / "avb_four_points"
+RUNS = ROOT / "build" / "experiments" / "avb_four_points" / "runs"
 
 NAMES = {"avb": "AVB", "vae": "VAE"}
 NETWORKS = {
@@ -205,9 +204,8 @@ def record(model: AVB | VAE, moments: list[dict[str, Tensor]], method: str) -> P
     return frames
 
 
-def run(method: str, seed: int) -> None:
-    OUT.mkdir(parents=True, exist_ok=True)
-    kept = OUT / f"{method}_{seed}.pt"  # so that a figure can be added without training again
+def run(method: str, seed: int, checkpoint: Path) -> dict[str, float]:
+    kept = checkpoint / "trained.pt"  # killed while measuring, a run does not train again
     if not kept.exists():
         model, moments, seconds = train(method, seed)
         torch.save((model.state_dict(), moments, seconds), kept)
@@ -215,71 +213,39 @@ def run(method: str, seed: int) -> None:
     model = pretrained.build(NAMES[method], ARGUMENTS[method], NETWORKS[method])
     model.load_state_dict(last)
     row = {"method": method, "seed": seed, "steps": STEPS, "seconds": seconds, **measure(model)}
-    print(row, flush=True)
-    if seed == SEEDS[0]:
-        pretrained.save(
-            model,
-            ROOT / "src" / "tutor" / "weights",
-            f"{method}_four_points",
-            {
-                "arguments": ARGUMENTS[method],
-                "networks": NETWORKS[method],
-                "data": "four_points",
-                "steps": STEPS,
-                "measured": row,
-                "origin": origin(),
-            },
-        )
-        frames = OUT / f"{method}_frames.pt"
-        if not frames.exists():
-            torch.save(record(model, moments, method)._asdict(), frames)
-    write_atomically(OUT / f"{method}_{seed}.json", json.dumps(row).encode())
+    if seed == 0:
+        about = {
+            "arguments": ARGUMENTS[method],
+            "networks": NETWORKS[method],
+            "data": "four_points",
+            "steps": STEPS,
+            "measured": row,
+            "origin": origin(),
+        }
+        weights = ROOT / "src" / "tutor" / "weights"
+        pretrained.save(model, weights, f"{method}_four_points", about)
+        torch.save(record(model, moments, method)._asdict(), checkpoint / "frames.pt")
+    return row
 
 
 def collect() -> None:
-    """The table and the recording, from the runs that are done."""
-    rows = [json.loads(p.read_text()) for p in sorted(OUT.glob("*_[0-9].json"))]
-    if rows:
-        save_rows(
-            "avb_four_points",
-            rows,
-            best_possible=-1.3862944,
-            batch_size=BATCH,
-            learning_rate=RATE,
-            draws=DRAWS,
-            cells=CELLS,
-        )
-    stored = {m: OUT / f"{m}_frames.pt" for m in ("vae", "avb")}
-    if all(path.exists() for path in stored.values()):
-        frames = [
-            PosteriorFrames(**torch.load(path, weights_only=True)) for path in stored.values()
-        ]
-        about = {"data": "four_points", "seed": SEEDS[0], "origin": origin()}
+    """The recording of seed 0 of both methods, once both are there."""
+    shipped = [{"method": method, "seed": 0} for method in ("vae", "avb")]
+    stored = [RUNS / row_name(setting) / "frames.pt" for setting in shipped]
+    if all(path.exists() for path in stored):
+        frames = [PosteriorFrames(**torch.load(path, weights_only=True)) for path in stored]
+        about = {"data": "four_points", "seed": 0, "origin": origin()}
         save_frames(ROOT / "src" / "tutor" / "recordings", "avb_four_points", frames, about)
 
 
-def main(*which: str) -> None:
-    same_settings(
-        OUT,
-        steps=STEPS,
-        batch_size=BATCH,
-        rate=RATE,
-        arguments=ARGUMENTS,
-        networks=NETWORKS,
-        draws=DRAWS,
-        cells=CELLS,
-    )
-    if which:
-        run(which[0], int(which[1]))
-    else:
-        for method in ("vae", "avb"):
-            for seed in SEEDS:
-                if not (OUT / f"{method}_{seed}.json").exists():
-                    run(method, seed)
+def main() -> None:
+    facts = {"best_possible": -1.3862944, "batch_size": BATCH, "learning_rate": RATE}
+    facts |= {"draws": DRAWS, "cells": CELLS, "steps": STEPS}
+    facts |= {"arguments": ARGUMENTS, "networks": NETWORKS}
+    do_all("avb_four_points", SETTINGS, run, **facts)
     collect()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    which, sys.argv[1:] = sys.argv[1:], []  # the command stored with the rows makes them all
-    main(*which)
+    main()

@@ -7,27 +7,25 @@ at this budget.  Beside what the critic claims stand log p(x) by AIS, and in two
 quadrature, where the true ELBO is found from draws as well.  Of the runs in the plane the page
 shows codes of test images and what draws of the prior decode to; they are recorded.
 
-    python -m experiments.avb_mnist              # those not yet done, about five minutes each
-    python -m experiments.avb_mnist 8 avb_ac 1   # one run
+    python -m experiments.avb_mnist     # about five minutes a run
+    python -m experiments.avb_mnist 1   # the next one
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
 import tutor
-from experiments.record import RESULTS, ROOT, origin, save_rows
-from experiments.runs import same_settings
-from tutor.checkpoints import write_atomically
+from experiments.record import ROOT, origin
+from experiments.runs import do_all
 from tutor.critics import BilinearCritic
+from tutor.grids import row_name
 from tutor.metrics import ais, elbo, exact_elbo, quadrature, sampled_density
 from tutor.models import AVB, VAE
 from tutor.nets import mlp_decoder, mlp_encoder
@@ -37,11 +35,12 @@ SHAPE, HIDDEN = (1, 28, 28), (256, 256)
 STEPS, BATCH = 5_000, 128
 RATE = 1e-3  # constant over the first half, then linear to 0
 IMAGES, FEW, FEWER = 1_000, 100, 25  # test images of the claims, of log p(x), of true ELBOs
-METHODS = ("vae", "avb", "avb_ac")
-RUNS = [(2, m, s) for m in ("vae", "avb") for s in (0, 1)]
-RUNS += [(d, m, 0) for d in (8, 32) for m in METHODS]
+PLANE = [{"method": m, "dim": 2, "seed": s} for m in ("avb", "vae") for s in (0, 1)]
+SETTINGS = PLANE + [
+    {"method": m, "dim": d, "seed": 0} for d in (8, 32) for m in ("avb", "avb_ac", "vae")
+]
 CODES, DRAWN = 2_000, 24  # recorded: codes of test images, images from the prior
-OUT = ROOT / "build" / "experiments" / "avb_mnist"
+RUNS = ROOT / "build" / "experiments" / "avb_mnist" / "runs"
 
 
 def make(dim: int, method: str) -> AVB | VAE:
@@ -62,7 +61,7 @@ def make(dim: int, method: str) -> AVB | VAE:
     )
 
 
-def train(dim: int, method: str, seed: int) -> tuple[AVB | VAE, float | None]:
+def train(dim: int, method: str, seed: int, folder: Path) -> tuple[AVB | VAE, float | None]:
     torch.manual_seed(seed)
     model = make(dim, method)
     adam = partial(Adam, lr=RATE, betas=(0.9 if method == "vae" else 0.5, 0.999), fused=True)
@@ -72,13 +71,12 @@ def train(dim: int, method: str, seed: int) -> tuple[AVB | VAE, float | None]:
         steps=STEPS,
         batch_size=BATCH,
         seed=seed,
-        checkpoint=OUT / f"{method}_{dim}_{seed}",
+        checkpoint=folder,
         device="cpu",
         optimizer=adam,
         schedule=tutor.training.decay_after(0.5),
         progress=False,
     )
-    print(history.iloc[:: max(1, len(history) // 8)].round(2).to_string(), flush=True)
     whole = history.attrs["steps"] == STEPS  # a resumed run has not timed all of it
     return model.eval(), history.attrs["seconds"] if whole else None
 
@@ -171,40 +169,33 @@ def shown(model: AVB | VAE, seed: int) -> dict[str, Tensor]:
     return {"images": (255 * prior[:, 0]).round().to(torch.uint8), "codes": codes}
 
 
-def run(dim: int, method: str, seed: int) -> None:
-    model, seconds = train(dim, method, seed)
-    began = time.perf_counter()
-    row = {"method": method, "dim": dim, "seed": seed, "steps": STEPS, "seconds": seconds}
-    row |= measure(model, dim, seed)
-    print(row, f"measured in {time.perf_counter() - began:.0f} s", flush=True)
+def run(method: str, dim: int, seed: int, checkpoint: Path) -> dict[str, float | int | None]:
+    model, seconds = train(dim, method, seed, checkpoint)
     if dim == 2:
-        torch.save(shown(model, seed), OUT / f"{method}_{dim}_{seed}.pt")
-    write_atomically(OUT / f"{method}_{dim}_{seed}.json", json.dumps(row).encode())
+        torch.save(shown(model, seed), checkpoint / "shown.pt")
+    return {"steps": STEPS, "seconds": seconds, **measure(model, dim, seed)}
 
 
-def collect() -> None:
-    """The table, from the runs that are done, and the recording, from the last seed of each."""
-    rows = [json.loads(p.read_text()) for p in sorted(OUT.glob("*.json"))]
-    rows.sort(key=lambda r: (r["dim"], r["method"], r["seed"]))
-    save_rows("avb_mnist", rows, batch_size=BATCH, learning_rate=RATE, hidden=HIDDEN)
+def record() -> None:
+    """What the page draws of each method's last seed in the plane, once all of it is there."""
+    last = {setting["method"]: setting for setting in PLANE}
+    files = {method: RUNS / row_name(setting) / "shown.pt" for method, setting in last.items()}
+    if not all(file.exists() for file in files.values()):
+        return
     tensors = {"labels": tutor.data.load("mnist", split="test").labels[:CODES].to(torch.uint8)}
-    seeds: dict[str, int] = {}
-    for dim, method, seed in RUNS:
-        if (kept := OUT / f"{method}_{dim}_{seed}.pt").exists():
-            seeds[f"{method}_{dim}"] = seed
-            tensors |= {f"{method}_{dim}.{k}": v for k, v in torch.load(kept).items()}
-    folder, about = RESULTS.parent / "recordings", {"seeds": seeds, "origin": origin()}
+    for method, file in files.items():
+        tensors |= {f"{method}_2.{k}": v for k, v in torch.load(file).items()}
+    seeds = {f"{method}_2": setting["seed"] for method, setting in last.items()}
+    folder, about = ROOT / "src" / "tutor" / "recordings", {"seeds": seeds, "origin": origin()}
     tutor.pretrained.save_recording(tensors, folder, "avb_mnist", about)
+
+
+def main() -> None:
+    facts = {"steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "hidden": HIDDEN}
+    do_all("avb_mnist", SETTINGS, run, **facts)
+    record()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    same_settings(OUT, steps=STEPS, batch_size=BATCH, rate=RATE, hidden=HIDDEN)
-    which, sys.argv[1:] = sys.argv[1:], []  # the command stored with the rows makes them all
-    if which:
-        run(int(which[0]), which[1], int(which[2]))
-    else:
-        for d, m, s in RUNS:
-            if not (OUT / f"{m}_{d}_{s}.json").exists():
-                run(d, m, s)
-    collect()
+    main()

@@ -18,20 +18,25 @@ same ``log_prob``.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from experiments import variational
 from experiments.record import ROOT, save_rows
-from experiments.variational import BATCH, METHODS, RATES, STEPS, distances, floors, gap, train
+from experiments.runs import do_all
+from experiments.variational import METHODS, distances, exact_draws, floors, stages, train
 from tutor.energies import EightSchools, Energy
+from tutor.grids import row_name
 from tutor.metrics import marginal_kl
 
-SEEDS = (0, 1, 2)
+SEEDS = {"exact": (0,), "NUTS": (0,)} | dict.fromkeys(METHODS, (0, 1, 2))
+SETTINGS = [{"method": method, "seed": seed} for method, seeds in SEEDS.items() for seed in seeds]
 DRAWS, SHOWN = 2_000, 400
 CHAINS, WARMUP = 2, 300
-OUT = ROOT / "build" / "experiments" / "eight_schools"
+RUNS = ROOT / "build" / "experiments" / "eight_schools" / "runs"
 ENERGY = EightSchools()
 
 
@@ -60,15 +65,14 @@ def nuts(energy: Energy, draws: int, *, warmup: int, seed: int) -> tuple[Tensor,
     return chain.get_samples()["z"], counts
 
 
-def nuts_chains() -> tuple[Tensor, dict[str, Any]]:
+def nuts_chains(folder: Path) -> tuple[Tensor, dict[str, Any]]:
     """DRAWS points from CHAINS chains, with effective sample size and R-hat (worst coordinate)."""
     from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
     chains, evaluations, divergences = [], 0, 0
     for seed in range(CHAINS):
-        kept = OUT / f"nuts-seed{seed}.pt"
+        kept = folder / f"nuts-seed{seed}.pt"
         if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
             torch.save(nuts(ENERGY, DRAWS // CHAINS, warmup=WARMUP, seed=seed), kept)
         z, cost = torch.load(kept)
         chains.append(z)
@@ -107,45 +111,47 @@ def all_floors(n: int) -> dict[str, dict[str, float]]:
     return {**floors(ENERGY, n), **plane, **found_floors}
 
 
-def shown(method: str, z: Tensor) -> dict[str, Any]:
-    """A few points of (mu, log tau) for the scatter, evenly through the draws."""
-    few = z[:: len(z) // SHOWN][:SHOWN]
-    mu, tau, _ = ENERGY.constrain(few)
+def run(method: str, seed: int, checkpoint: Path) -> dict[str, float]:
+    if method == "exact":
+        z, found = exact_draws(ENERGY, DRAWS, other=True), {}
+    elif method == "NUTS":
+        z, found = nuts_chains(checkpoint)
+    else:
+        z, found = train(method, ENERGY, seed, checkpoint, DRAWS)
+        found["evaluations"] = variational.STEPS * variational.BATCH
+    torch.save(z, checkpoint / "draws.pt")
+    return measure(z, exact_draws(ENERGY, DRAWS)) | found
+
+
+def shown(method: str, seed: int) -> dict[str, Any]:
+    """A few of a run's points of (mu, log tau) for the scatter, evenly through the draws."""
+    z = torch.load(RUNS / row_name({"method": method, "seed": seed}) / "draws.pt")
+    mu, tau, _ = ENERGY.constrain(z[:: len(z) // SHOWN][:SHOWN])
     rounded = {"mu": mu, "log_tau": tau.log()}
     return {"method": method, **{k: [round(v, 2) for v in x.tolist()] for k, x in rounded.items()}}
 
 
+def curves() -> list[dict[str, Any]]:
+    """The measures of each training run at every stop."""
+    exact = exact_draws(ENERGY, DRAWS)
+    return [
+        {**setting, "step": step, **measure(z, exact)}
+        for setting in SETTINGS
+        if setting["method"] in METHODS
+        for step, z in stages(RUNS / row_name(setting)).items()
+    ]
+
+
 def main() -> None:
-    exact, other = (
-        ENERGY.exact_draws(DRAWS, generator=torch.Generator().manual_seed(s)) for s in (11, 12)
-    )
     facts = {"draws": DRAWS, "log_evidence": ENERGY.log_evidence, "floors": all_floors(DRAWS)}
-    facts |= {"steps": STEPS, "batch_size": BATCH, "adam_rate_and_beta1": RATES}
-    facts |= {"nuts_chains": CHAINS, "nuts_warmup": WARMUP}
-    rows = [{"method": "exact", "seed": 0, **measure(other, exact)}]
-    points = [shown("exact", other)]
-
-    z, cost = nuts_chains()
-    rows.append({"method": "NUTS", "seed": 0, **measure(z, exact), **cost})
-    points.append(shown("NUTS", z))
-    print(*rows, sep="\n", flush=True)
-
-    curves = []
-    for method in METHODS:
-        for seed in SEEDS:
-            model, stages = train(method, ENERGY, seed, OUT, DRAWS)
-            for step, z in stages.items():
-                found = measure(z, exact)
-                curves.append({"method": method, "seed": seed, "step": step, **found})
-            row = {"method": method, "seed": seed, **found, "gap": gap(model, ENERGY, seed)}
-            rows.append({**row, "evaluations": STEPS * BATCH})
-            print(rows[-1], flush=True)
-            if seed == 0:
-                points.append(shown(method, z))
-    save_rows("eight_schools", rows, **facts)
-    save_rows("eight_schools_curves", curves, **facts)
-    save_rows("eight_schools_draws", points, seed=0)
+    facts |= {"nuts_chains": CHAINS, "nuts_warmup": WARMUP} | variational.facts()
+    do_all("eight_schools", SETTINGS, run, **facts)
+    if all((RUNS / row_name(setting) / "draws.pt").exists() for setting in SETTINGS):
+        save_rows("eight_schools_curves", curves(), **facts)
+        first = [setting for setting in SETTINGS if setting["seed"] == 0]
+        save_rows("eight_schools_draws", [shown(**setting) for setting in first], seed=0)
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # the floors, to the last digit, are among the facts
     main()

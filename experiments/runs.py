@@ -24,33 +24,9 @@ from typing import Any
 
 import tutor
 from experiments.record import ROOT, save_rows
-from tutor.checkpoints import write_atomically
 from tutor.grids import as_json, row_name
 
 Row = Mapping[str, Any]
-
-
-def same_settings(folder: Path, **settings: Any) -> None:
-    """Refuse a folder of finished work that was made under other settings; stamp a new one.
-
-    Without it a script whose rates were changed would find yesterday's weights, keep them, and
-    store their figures beside today's rates.
-
-    Raises:
-        RuntimeError: if the folder is stamped with other settings.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp, stated = folder / "settings", json.loads(json.dumps(settings))
-    if not stamp.exists():
-        write_atomically(stamp, json.dumps(stated, indent=1).encode())
-        return
-    there = json.loads(stamp.read_text())
-    for key in sorted(there.keys() | stated.keys()):
-        if there.get(key) != stated.get(key):
-            raise RuntimeError(
-                f"{folder} holds work made with {key}={there.get(key)!r}, the script now says "
-                f"{stated.get(key)!r}; move the folder away to make it again"
-            )
 
 
 def do_all(

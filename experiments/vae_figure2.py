@@ -10,12 +10,13 @@ binarised at every fetch while training; the two sets on which the bound is meas
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 
 import tutor
-from experiments.record import ROOT, save_rows
+from experiments.runs import do_all
 from tutor.metrics.likelihood import elbo
 from tutor.models import VAE
 from tutor.nets import mlp_decoder, mlp_encoder
@@ -23,7 +24,6 @@ from tutor.nets import mlp_decoder, mlp_encoder
 SIZES = (3, 5, 10, 20, 200)
 RATES = (0.01, 0.02, 0.1)
 TRIAL, STEPS, IMAGES = 500, 10_000, 10_000
-OUT = ROOT / "build" / "experiments" / "vae_figure2"
 
 
 def paper_vae(latent_dim: int, hidden: int = 500) -> VAE:
@@ -44,37 +44,35 @@ def bound(model: VAE, x: torch.Tensor) -> float:
     return elbo(model, x, generator=torch.Generator().manual_seed(0)).mean().item()
 
 
-def main() -> None:
+def run(latent_dim: int, checkpoint: Path) -> dict[str, float]:
     data = tutor.data.load("mnist").binarized_each_time()
     train = tutor.data.load("mnist").binarized(seed=0)[:IMAGES]
     test = tutor.data.load("mnist", split="test").binarized(seed=0)[:IMAGES]
     fit = partial(tutor.fit, dataset=data, batch_size=100, progress=False)
-    rows = []
-    for size in SIZES:
-        trials = {}
-        for rate in RATES:
-            model = paper_vae(size)
-            fit(model, steps=TRIAL, optimizer=partial(torch.optim.Adagrad, lr=rate))
-            trials[rate] = bound(model, train)
-        best = max(trials, key=trials.__getitem__)
-        model = paper_vae(size)
-        fit(
-            model,
-            steps=STEPS,
-            optimizer=partial(torch.optim.Adagrad, lr=best),
-            checkpoint=OUT / f"size{size}",
-            checkpoint_every=5_000,
-        )
-        rows.append(
-            {
-                "latent_dim": size,
-                "learning_rate": best,
-                "train_bound": bound(model, train),
-                "test_bound": bound(model, test),
-            }
-        )
-        print(rows[-1], flush=True)
-        save_rows("vae_figure2", rows, steps=STEPS, batch_size=100, images=IMAGES, seed=0)
+    trials = {}
+    for rate in RATES:
+        model = paper_vae(latent_dim)
+        fit(model, steps=TRIAL, optimizer=partial(torch.optim.Adagrad, lr=rate))
+        trials[rate] = bound(model, train)
+    best = max(trials, key=trials.__getitem__)
+    model = paper_vae(latent_dim)
+    fit(
+        model,
+        steps=STEPS,
+        optimizer=partial(torch.optim.Adagrad, lr=best),
+        checkpoint=checkpoint,
+        checkpoint_every=5_000,
+    )
+    return {
+        "learning_rate": best,
+        "train_bound": bound(model, train),
+        "test_bound": bound(model, test),
+    }
+
+
+def main() -> None:
+    settings = [{"latent_dim": size} for size in SIZES]
+    do_all("vae_figure2", settings, run, steps=STEPS, batch_size=100, images=IMAGES, seed=0)
 
 
 if __name__ == "__main__":

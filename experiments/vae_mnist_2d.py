@@ -9,11 +9,13 @@ authors); the test images are drawn once, with seed 0.  Seed 0 is the shipped ``
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 
 import tutor
-from experiments.record import ROOT, origin, save_rows
+from experiments.record import ROOT, origin
+from experiments.runs import do_all
 from tutor.metrics import likelihood
 from tutor.metrics.ais import ais
 from tutor.models import VAE
@@ -21,10 +23,9 @@ from tutor.models import VAE
 SEEDS = (0, 1, 2)
 STEPS = ((1e-3, 40_000), (1e-4, 10_000))  # learning rate, steps at that rate
 AIS_IMAGES, TOLERANCE = 100, 0.01  # nats, of the quadrature for the narrowest posteriors
-OUT = ROOT / "build" / "experiments" / "vae_mnist_2d"
 
 
-def train(seed: int) -> VAE:
+def train(seed: int, folder: Path) -> VAE:
     data = tutor.data.load("mnist").binarized_each_time()
     torch.manual_seed(seed)
     model = VAE(latent_dim=2)
@@ -34,7 +35,7 @@ def train(seed: int) -> VAE:
             data,
             steps=steps,
             seed=10 * seed + stage,
-            checkpoint=OUT / f"seed{seed}-stage{stage}",
+            checkpoint=folder / f"stage{stage}",
             checkpoint_every=5_000,
             optimizer=partial(torch.optim.Adam, lr=rate, fused=True),
             progress=False,
@@ -65,26 +66,23 @@ def measure(model: VAE, seed: int) -> dict[str, float | int]:
     }
 
 
+def run(seed: int, checkpoint: Path) -> dict[str, float | int]:
+    model = train(seed, checkpoint)
+    row = measure(model, seed)
+    if seed == 0:
+        about = {
+            "arguments": {"latent_dim": 2},
+            "data": "mnist, binarised anew at every fetch",
+            "steps": STEPS,
+            "measured": row,
+            "origin": origin(),
+        }
+        tutor.pretrained.save(model, ROOT / "src" / "tutor" / "weights", "vae_mnist_2d", about)
+    return row
+
+
 def main() -> None:
-    rows = []
-    for seed in SEEDS:
-        model = train(seed)
-        rows.append(measure(model, seed))
-        print(rows[-1], flush=True)
-        if seed == 0:
-            tutor.pretrained.save(
-                model,
-                ROOT / "src" / "tutor" / "weights",
-                "vae_mnist_2d",
-                {
-                    "arguments": {"latent_dim": 2},
-                    "data": "mnist, binarised anew at every fetch",
-                    "steps": STEPS,
-                    "measured": rows[-1],
-                    "origin": origin(),
-                },
-            )
-        save_rows("vae_mnist_2d", rows, steps=STEPS, batch_size=128)
+    do_all("vae_mnist_2d", [{"seed": seed} for seed in SEEDS], run, steps=STEPS, batch_size=128)
 
 
 if __name__ == "__main__":

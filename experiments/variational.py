@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import tutor
-from experiments.runs import same_settings
 from tutor.energies import Energy
 from tutor.game import Model
 from tutor.metrics import energy_distance, noise_floor, sliced_wasserstein
@@ -31,23 +31,34 @@ def build(method: str, energy: Energy, seed: int) -> GaussianVB | EnergyAVB:
     return GaussianVB(energy, full_rank=method == "full rank")
 
 
+def facts() -> dict[str, Any]:
+    """The settings that all runs share."""
+    return {"steps": STEPS, "batch_size": BATCH, "adam_rate_and_beta1": RATES, "stops": STOPS}
+
+
 def train(
     method: str, energy: Energy, seed: int, folder: Path, draws: int
-) -> tuple[GaussianVB | EnergyAVB, dict[int, Tensor]]:
-    """The trained model, and draws from it at every stop; a finished run is read back."""
+) -> tuple[Tensor, dict[str, float]]:
+    """Draws of the trained model, and its gap; draws at every stop stay in the folder."""
     model = build(method, energy, seed)
-    folder = folder / f"{method.replace(' ', '_')}-seed{seed}"
-    same_settings(folder, batch_size=BATCH, stops=STOPS, rate_and_beta1=RATES)
-    found = {}
     for begin, end in pairwise((0, *STOPS)):
         kept = folder / f"draws{end}.pt"
         if not kept.exists():
             fit_until(model, begin, end, seed, folder)
             z = model.sample(draws, generator=torch.Generator().manual_seed(1_000 + seed))
             torch.save(z, kept)
-        found[end] = torch.load(kept)[:draws]
-    fit_until(model, begin, STEPS, seed, folder)  # where all was read back, this loads the weights
-    return model, found
+    fit_until(model, begin, STEPS, seed, folder)  # where all draws were there: loads the weights
+    return stages(folder)[STEPS], {"gap": gap(model, energy, seed)}
+
+
+def stages(folder: Path) -> dict[int, Tensor]:
+    """The draws that `train` kept, by stop."""
+    return {stop: torch.load(folder / f"draws{stop}.pt") for stop in STOPS}
+
+
+def exact_draws(energy: Energy, draws: int, *, other: bool = False) -> Tensor:
+    """What all draws are compared with, or a second such set, which shows the noise."""
+    return energy.exact_draws(draws, generator=torch.Generator().manual_seed(12 if other else 11))
 
 
 def fit_until(model: Model, begin: int, end: int, seed: int, folder: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from experiments import avb_critic, avb_four_points, avb_mnist
+import tutor
+from experiments import avb_critic, avb_four_points, avb_mnist, eight_schools, energies, variational
 from tutor.data import four_points
-from tutor.metrics import exact_elbo, exact_posterior, quadrature, surgery
+from tutor.metrics import ais, exact_elbo, exact_posterior, quadrature, surgery
 from tutor.models import AVB, VAE
+from tutor.widgets import recorded_frames
 
 
 @pytest.mark.parametrize("family", ["gaussian", "bent pair"])
@@ -33,7 +36,7 @@ def test_the_known_densities_integrate_to_one_and_have_the_stated_moments(family
 
 def test_contrast_helps_a_critic_that_looks_at_distant_densities(monkeypatch):
     monkeypatch.setattr(avb_critic, "STEPS", 150)
-    far = {c: avb_critic.learn("gaussian", 2, 4.0, c, True, 0) for c in (False, True)}
+    far = {c: avb_critic.run("gaussian", 2, 4.0, c, True, 0) for c in (False, True)}
     # KL(N(m, 0.5^2 I) || N(0, I)) with |m| = 4: 8 + 2 (0.125 - 0.5 + log 2)
     assert far[True]["kl"] == pytest.approx(8 + 2 * (0.125 - 0.5 + math.log(2)), abs=0.1)
     assert abs(far[True]["error"]) < 0.1
@@ -122,3 +125,94 @@ def test_the_shipped_models_are_the_ones_that_were_measured():
     assert avb > vae + 0.05
     grid = exact_posterior(avb_four_points.pretrained.load("avb_four_points"), x, points=100)
     assert grid.weights.sum(1).min() > 0.99
+
+
+# -- from end to end, with few steps --------------------------------------------------------------
+
+
+def test_the_critic_in_every_world(script):
+    critic = script(avb_critic)
+    critic(STEPS=1, BATCH=2, DRAWS=2)
+    keys = ("family", "dim", "distance", "adaptive_contrast", "prior_in_critic", "seed")
+    critic.is_like_the_shipped_one(*keys)
+
+
+def test_four_points_record_seed_0_once_both_methods_are_there(script):
+    four = script(avb_four_points)
+    few = {"DRAWS": 2_000, "CELLS": 24, "STEPS": 3, "FRAMES": (0, 2, 3)}
+    few["reconstruction"] = lambda model, draws: torch.zeros(4)
+    few["recorded_kl"] = lambda model, x: torch.zeros(4)
+    four("1", **few)
+    assert len(four.stored()["rows"]) == 1
+    with pytest.raises(FileNotFoundError):
+        recorded_frames("avb_four_points")
+    four(**few)
+    four.is_like_the_shipped_one("method", "seed")
+    for part, name in zip(recorded_frames("avb_four_points"), ("VAE", "AVB"), strict=True):
+        assert part.name == name
+        assert part.steps.tolist() == [0, 2, 3]
+    for row in four.stored()["rows"][::3]:
+        measured = tutor.pretrained.provenance(f"{row['method']}_four_points")["measured"]
+        assert row["elbo"] == pytest.approx(measured["elbo"], rel=1e-5)
+
+
+def test_mnist_and_its_recording(script):
+    mnist = script(avb_mnist)
+    few = {"STEPS": 2, "BATCH": 8, "HIDDEN": (8, 8), "CODES": 6, "DRAWN": 2}
+    few |= {"IMAGES": 4, "FEW": 2, "FEWER": 1}
+    few["ais"] = lambda *args, temperatures, **how: ais(*args, temperatures=2, **how)
+    few["quadrature"] = lambda model, x, tolerance: quadrature(model, x, tolerance=5.0)
+    few["true_elbo"] = partial(avb_mnist.true_elbo, draws=1_000)
+    mnist("3", **few)
+    with pytest.raises(FileNotFoundError):  # seed 1 of the VAE is missing
+        tutor.pretrained.recording("avb_mnist")
+    mnist(**few)
+    mnist.is_like_the_shipped_one("dim", "method", "seed")
+    recorded, about = tutor.pretrained.recording("avb_mnist")
+    assert about["seeds"] == {"avb_2": 1, "vae_2": 1}
+    assert recorded["vae_2.codes"].shape == (6, 2)
+    assert recorded["avb_2.images"].shape == (2, 28, 28)
+    assert len(recorded["labels"]) == 6
+
+
+FEW_STOPS = {"STEPS": 2, "STOPS": (0, 1, 2), "BATCH": 8, "ELBO_DRAWS": 20}
+
+
+def test_banana_and_ring(script, monkeypatch):
+    for constant, value in FEW_STOPS.items():
+        monkeypatch.setattr(variational, constant, value)
+    both = script(energies)
+    small = {"DRAWS": 40, "SHOWN": 5}
+    both("7", **small)
+    with pytest.raises(FileNotFoundError):
+        both.stored("energies_draws")
+    both(**small)
+    both.is_like_the_shipped_one("energy", "method", "seed")
+    both.is_like_the_shipped_one("energy", "method", name="energies_draws")
+    assert {len(row["x_1"]) for row in both.stored("energies_draws")["rows"]} == {5}
+    gaps = [row.get("gap") for row in both.stored()["rows"]]
+    assert [gap is None for gap in gaps] == [True, False, False, False] * 2
+
+
+def test_eight_schools(script, monkeypatch):
+    for constant, value in FEW_STOPS.items():
+        monkeypatch.setattr(variational, constant, value)
+    schools = script(eight_schools)
+    cost = {"evaluations": 7, "divergences": 0}
+    chain = torch.randn(20, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    small = {"DRAWS": 40, "SHOWN": 5, "nuts": lambda energy, draws, **how: (chain, cost)}
+    pytest.importorskip("pyro", reason="pyro-ppl is in the extra [book]")
+    schools("10", **small)
+    with pytest.raises(FileNotFoundError):
+        schools.stored("eight_schools_curves")
+    schools(**small)
+    schools.is_like_the_shipped_one("method", "seed")
+    schools.is_like_the_shipped_one("method", name="eight_schools_draws")
+    rows, curves = schools.stored()["rows"], schools.stored("eight_schools_curves")["rows"]
+    assert rows[1]["evaluations"] == 14  # of two chains
+    assert [row["step"] for row in curves] == [0, 1, 2] * 9
+    # a curve ends at its run's row
+    for row, last in zip(rows[2:], curves[2::3], strict=True):
+        assert {k: row[k] for k in last if k != "step"} == {
+            k: v for k, v in last.items() if k != "step"
+        }

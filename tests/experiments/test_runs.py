@@ -109,13 +109,3 @@ def test_rows_come_in_the_order_of_the_settings(written, tmp_path):
     runs.do_all("try", SETTINGS, lambda net, seed: {"error": 0.0}, **facts)
     assert [row["seed"] for row in written[0][0]] == [0, 2]
     assert [row["error"] for row in written[-1][0]] == [0.0, 0.0, 9.0]
-
-
-def test_work_of_other_settings_is_not_taken_for_this_scripts(tmp_path):
-    folder = tmp_path / "runs"
-    runs.same_settings(folder, rate=1e-3, hidden=(2, 3))
-    runs.same_settings(folder, rate=1e-3, hidden=(2, 3))  # as before: goes on
-    with pytest.raises(RuntimeError, match=r"rate=0\.001, the script now says 0\.002"):
-        runs.same_settings(folder, rate=2e-3, hidden=(2, 3))
-    with pytest.raises(RuntimeError, match="steps=None, the script now says 5"):
-        runs.same_settings(folder, rate=1e-3, hidden=(2, 3), steps=5)
