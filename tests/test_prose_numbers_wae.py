@@ -172,3 +172,16 @@ def test_three_columns(prose):
     assert said[3:] == [round(back.min()), round(back.max())]
     sharp = runs[["sharpness_samples", "sharpness_reconstructions"]].to_numpy().max()
     assert sharp < 0.5 * runs.attrs["floor"]["sharpness"]  # "less than half"
+
+
+def test_the_bias_of_the_diagonal_beside_the_noise(prose):
+    """Twice the kernel's value at 0 less its mean, over n, in units of the exact noise."""
+    assert "two to seventeen times the noise, in two to 64 dimensions" in prose
+    ratios = []
+    for dim in (2, 64):
+        draw = torch.Generator().manual_seed(0)
+        z, other = torch.randn(2, 2_000, dim, generator=draw)
+        kernel = kernels.imq(kernels.prior_scales(dim))
+        bias = 2 * (7 - kernel(z, other).mean()) / 100  # seven scales, each 1 at distance 0
+        ratios.append(round((bias / kernel_theory.mmd_null_std(dim, 100)).item()))
+    assert ratios == [2, 17]
